@@ -1,0 +1,3 @@
+//! What is offered: functions, their error numbers, datasets.
+
+pub mod dataset;
