@@ -1,0 +1,109 @@
+#!/bin/bash
+# install.sh NAME... : makes sure that what a test or the demo needs is on this machine.
+#
+# Says nothing and needs no rights when everything is there. Otherwise installs the missing Debian
+# packages, or says exactly which ones they are and why it could not. Safe to call from many
+# processes at once: one installs, the others wait and then find everything there.
+#
+#   install.sh --check NAME...   never installs; exit 1 and a sentence when something is missing
+#   install.sh --list            the names it knows
+set -u
+export LC_ALL=C
+
+# NAME | what proves that it is there (commands, or files by their full path) | Debian packages
+needs() {
+  cat <<'TABLE'
+zookeeper|java /usr/share/java/zookeeper.jar|zookeeper default-jre-headless
+namespaces|ip nft iptables nsenter|iproute2 nftables iptables util-linux
+systemd|systemd-analyze|systemd
+nspawn|systemd-nspawn debootstrap nsenter|systemd-container debootstrap util-linux
+prometheus|promtool|prometheus
+TABLE
+}
+
+fail() {
+  echo "install.sh: $*" >&2
+  exit 1
+}
+
+present() {
+  case $1 in
+  /*) [ -e "$1" ] ;;
+  *) PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null ;;
+  esac
+}
+
+# The packages whose proofs are missing, for all names given; empty when everything is there.
+missing_packages() {
+  local name row proof
+  for name in "$@"; do
+    row=$(needs | grep "^$name|")
+    for proof in $(echo "$row" | cut -d'|' -f2); do
+      if ! present "$proof"; then
+        echo "$row" | cut -d'|' -f3
+        break
+      fi
+    done
+  done | tr '\n' ' '
+}
+
+known_names() { needs | cut -d'|' -f1 | tr '\n' ' '; }
+
+# Debian starts the services of a package it installs; a test wants the programs only.
+without_starting_services() {
+  local policy=/usr/sbin/policy-rc.d made=no status
+  if [ ! -e $policy ]; then
+    made=yes
+    printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy
+  fi
+  "$@"
+  status=$?
+  [ $made = yes ] && rm -f $policy
+  return $status
+}
+
+install_packages() {
+  export DEBIAN_FRONTEND=noninteractive
+  local log
+  log=$(mktemp) || fail "cannot make a temporary file"
+  if ! without_starting_services apt-get -qq -o DPkg::Lock::Timeout=500 install -y \
+    --no-install-recommends "$@" >"$log" 2>&1; then
+    # The list of packages may be old or absent: once more with a new one.
+    if ! { apt-get -qq -o DPkg::Lock::Timeout=500 update &&
+      without_starting_services apt-get -qq -o DPkg::Lock::Timeout=500 install -y \
+        --no-install-recommends "$@"; } >"$log" 2>&1; then
+      tail -n 15 "$log" >&2
+      rm -f "$log"
+      fail "could not install: $*. Is a Debian package registry reachable? Install them by hand, then try again."
+    fi
+  fi
+  rm -f "$log"
+}
+
+mode=install
+case ${1:-} in
+--list) known_names; echo; exit 0 ;;
+--check) mode=check; shift ;;
+esac
+[ $# -gt 0 ] || fail "say what is needed; known: $(known_names)"
+for name in "$@"; do
+  needs | grep -q "^$name|" || fail "unknown name '$name'; known: $(known_names)"
+done
+
+missing=$(missing_packages "$@")
+[ -z "$missing" ] && exit 0
+# shellcheck disable=SC2086  # package names are to be split
+command_line="apt-get install --no-install-recommends $(echo $missing)"
+[ $mode = check ] && fail "missing for '$*': $missing(do: $command_line)"
+command -v apt-get >/dev/null || fail "missing for '$*': $missing(this system has no apt-get; install their like by hand)"
+[ "$(id -u)" = 0 ] || fail "missing for '$*': $missing(not root; do: sudo $command_line)"
+
+exec 9>/var/lock/hotpair-install.lock
+flock -w 900 9 || fail "another install.sh has held /var/lock/hotpair-install.lock for 15 minutes"
+missing=$(missing_packages "$@")
+[ -z "$missing" ] && exit 0
+echo "installing $missing" >&2
+# shellcheck disable=SC2086
+install_packages $missing
+missing=$(missing_packages "$@")
+[ -z "$missing" ] || fail "installed, and yet missing for '$*': $missing"
