@@ -8,7 +8,7 @@
 //! Waiting is always for an event with a generous limit ([`wait::eventually`]), never a tuned sleep.
 //! [`checker`] judges a history from outside; it shares no code with the product.
 
-// pub mod checker;
+pub mod checker;
 pub mod http;
 pub mod need;
 pub mod network;

@@ -1,0 +1,421 @@
+//! Judges a history from outside: what clients saw, against when the nodes' gates were open.
+//!
+//! Three logs, each of JSON lines, all times in nanoseconds of CLOCK_BOOTTIME of one machine (the one
+//! clock that all processes here share and that goes on during a suspend):
+//!
+//! | log | line |
+//! |---|---|
+//! | requests | `{"at_ns","done_ns","request","node","epoch","error_no","outcome":"ok"\|"fail"\|"unknown"}`, and `"client"` where there are several |
+//! | gates | `{"node","epoch","open_ns","close_ns"}`, written by each node from inside its gate |
+//! | faults | `{"name","at_ns","until_ns"}`, and `"ended"`: the node whose process the fault ended |
+//!
+//! A client may write a line without an outcome when it sends and the whole line when it is answered,
+//! or the whole line only; numbers count up by one for each client, so a hole is a lost request too.
+//! A node may write its interval when the gate opens (no `close_ns`) and once more when it closes. One
+//! that was killed never wrote the end: its interval lasts until the fault that ended it, or for ever
+//! if no fault says so, which makes any later interval of the other node an overlap. That is on
+//! purpose: the checker must not be talked into believing what nobody saw.
+//!
+//! Everything here is O(n log n) and cannot time out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// One request of one client.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// When it was sent.
+    pub at_ns: i64,
+    /// When the client had its answer or gave up; absent while it waits.
+    #[serde(default)]
+    pub done_ns: Option<i64>,
+    /// Its number, counting up by one for each client.
+    pub request: u64,
+    /// Who sent it.
+    #[serde(default)]
+    pub client: String,
+    /// Who answered.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// In which epoch.
+    #[serde(default)]
+    pub epoch: Option<u64>,
+    /// With which number.
+    #[serde(default)]
+    pub error_no: Option<i64>,
+    /// What became of it; absent while it waits.
+    #[serde(default)]
+    pub outcome: Option<Outcome>,
+}
+
+/// What became of a request, as far as its client can know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Done, and the client knows.
+    Ok,
+    /// Not done, and the client knows.
+    Fail,
+    /// The client gave up without knowing.
+    Unknown,
+}
+
+/// A time during which a node's gate was open for one epoch.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gate {
+    /// Whose gate.
+    pub node: String,
+    /// For which epoch.
+    pub epoch: u64,
+    /// When it opened.
+    pub open_ns: i64,
+    /// When it closed; absent when the node did not live to say so.
+    #[serde(default)]
+    pub close_ns: Option<i64>,
+}
+
+/// Something that was done to the pair on purpose.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// What to call it in the report.
+    pub name: String,
+    /// When it began.
+    pub at_ns: i64,
+    /// When its effect was to be over; the gap is looked for in between.
+    pub until_ns: i64,
+    /// The node whose process it ended (not: froze), if any.
+    #[serde(default)]
+    pub ended: Option<String>,
+}
+
+/// All that is known of a run.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// In any order.
+    pub requests: Vec<Request>,
+    /// In any order.
+    pub gates: Vec<Gate>,
+    /// In any order.
+    pub faults: Vec<Fault>,
+}
+
+/// What the checker found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// How many requests there were, holes not counted.
+    pub requests: u64,
+    /// Answered with success.
+    pub ok: u64,
+    /// Answered with a refusal or failure.
+    pub failed: u64,
+    /// Given up by the client.
+    pub unknown: u64,
+    /// Sent and never heard of again, or missing from the log.
+    pub lost: u64,
+    /// How long gates of different nodes were open together, in all.
+    pub overlap_ns: i64,
+    /// The longest time between two successes around each fault.
+    pub gaps: Vec<Gap>,
+    /// Each broken rule, as a sentence. Empty: the history is good.
+    pub violations: Vec<String>,
+}
+
+/// The longest silence that clients met in a fault's window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    /// The fault's name.
+    pub fault: String,
+    /// From one success to the next; `None` when no success was seen after the fault.
+    pub gap_ns: Option<i64>,
+    /// The epochs of the successes before and after the fault's window.
+    pub epochs: (Option<u64>, Option<u64>),
+}
+
+impl Report {
+    /// Whether no rule was broken.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.violations.is_empty()
+    }
+
+    fn violate(&mut self, sentence: String) {
+        self.violations.push(sentence);
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requests, ok, failed, unknown, lost, .. } = self;
+        writeln!(
+            out,
+            "requests {requests}: ok {ok}, failed {failed}, unknown {unknown}, lost {lost}"
+        )?;
+        writeln!(out, "two gates open together: {} ns", self.overlap_ns)?;
+        for Gap { fault, gap_ns, epochs: (before, after) } in &self.gaps {
+            let epoch = |epoch: &Option<u64>| epoch.map_or("?".to_owned(), |e| e.to_string());
+            let (before, after) = (epoch(before), epoch(after));
+            match gap_ns {
+                Some(ns) => {
+                    let (whole, rest) = (ns / 1_000_000, ns % 1_000_000 / 100_000);
+                    writeln!(out, "{fault}: gap {whole}.{rest} ms, epoch {before} -> {after}")?;
+                }
+                None => writeln!(out, "{fault}: no success afterwards, epoch {before} -> {after}")?,
+            }
+        }
+        for violation in &self.violations {
+            writeln!(out, "BROKEN: {violation}")?;
+        }
+        write!(out, "{}", if self.is_good() { "good" } else { "bad" })
+    }
+}
+
+/// Judges the history.
+#[must_use]
+pub fn check(history: &History) -> Report {
+    let mut report = Report::default();
+    let requests = merge_requests(&history.requests, &mut report);
+    let gates = merge_gates(&history.gates, &history.faults, &mut report);
+    if requests.is_empty() {
+        report.violate("the history has no requests, so it proves nothing".to_owned());
+    }
+    count(&requests, &mut report);
+    check_codes(&requests, &mut report);
+    check_epoch_order(&requests, &mut report);
+    check_overlap(&gates, &mut report);
+    check_one_node_an_epoch(&requests, &gates, &mut report);
+    if !gates.is_empty() {
+        check_answers_inside_gates(&requests, &gates, &mut report);
+    }
+    measure_gaps(&requests, &history.faults, &mut report);
+    report
+}
+
+type Requests = BTreeMap<(String, u64), Request>;
+
+/// One entry for each request: the line with an outcome replaces the line without.
+fn merge_requests(lines: &[Request], report: &mut Report) -> Requests {
+    let mut merged = Requests::new();
+    for line in lines {
+        let key = (line.client.clone(), line.request);
+        match merged.get(&key) {
+            Some(known) if known.outcome.is_some() && line.outcome.is_some() => {
+                report.violate(format!("{} has two outcomes", said(line)));
+            }
+            Some(known) if known.outcome.is_some() => {}
+            Some(_) | None => {
+                merged.insert(key, line.clone());
+            }
+        }
+    }
+    merged
+}
+
+/// A gate's interval with its end decided; `close_ns` is `i64::MAX` where nobody knows of one.
+#[derive(Debug, Clone)]
+struct Interval {
+    node: String,
+    epoch: u64,
+    open_ns: i64,
+    close_ns: i64,
+}
+
+fn merge_gates(lines: &[Gate], faults: &[Fault], report: &mut Report) -> Vec<Interval> {
+    let mut merged: BTreeMap<(&str, u64, i64), Option<i64>> = BTreeMap::new();
+    for line in lines {
+        let close = merged.entry((&line.node, line.epoch, line.open_ns)).or_default();
+        *close = close.or(line.close_ns);
+    }
+    let mut intervals = Vec::new();
+    for ((node, epoch, open_ns), close_ns) in merged {
+        let killed_ns = faults
+            .iter()
+            .filter(|fault| fault.ended.as_deref() == Some(node) && fault.at_ns >= open_ns)
+            .map(|fault| fault.at_ns)
+            .min();
+        let close_ns = close_ns.or(killed_ns).unwrap_or(i64::MAX);
+        if close_ns < open_ns {
+            report.violate(format!("the gate of {node} in epoch {epoch} closed before it opened"));
+        }
+        intervals.push(Interval { node: node.to_owned(), epoch, open_ns, close_ns });
+    }
+    intervals.sort_by_key(|interval| interval.open_ns);
+    intervals
+}
+
+fn count(requests: &Requests, report: &mut Report) {
+    let mut last: BTreeMap<&str, u64> = BTreeMap::new();
+    for ((client, number), request) in requests {
+        report.requests += 1;
+        match (request.outcome, request.done_ns) {
+            (Some(Outcome::Ok), Some(_)) => report.ok += 1,
+            (Some(Outcome::Fail), Some(_)) => report.failed += 1,
+            (Some(Outcome::Unknown), _) => report.unknown += 1,
+            (Some(Outcome::Ok | Outcome::Fail) | None, _) => {
+                report.lost += 1;
+                report.violate(format!("{} never got an answer", said(request)));
+            }
+        }
+        if let Some(before) = last.insert(client, *number)
+            && *number > before + 1
+        {
+            report.lost += number - before - 1;
+            report.violate(format!(
+                "client {client:?}: requests {} to {} are missing from the log",
+                before + 1,
+                number - 1
+            ));
+        }
+    }
+}
+
+fn check_codes(requests: &Requests, report: &mut Report) {
+    for request in requests.values() {
+        match (request.outcome, request.error_no) {
+            (Some(Outcome::Ok), Some(0)) | (Some(Outcome::Unknown) | None, _) => {}
+            (Some(Outcome::Ok), other) => {
+                report.violate(format!("{} is said to be done with {other:?}", said(request)));
+            }
+            (Some(Outcome::Fail), Some(code)) if DOCUMENTED_CODES.contains(&code) => {}
+            // A refused connection has no number: documented as nobody being there.
+            (Some(Outcome::Fail), None) if request.node.is_none() => {}
+            (Some(Outcome::Fail), other) => {
+                report.violate(format!("{} failed with undocumented {other:?}", said(request)));
+            }
+        }
+    }
+}
+
+/// Once a success of an epoch was seen, no request sent afterwards succeeds in an earlier one.
+fn check_epoch_order(requests: &Requests, report: &mut Report) {
+    let mut by_end: Vec<(i64, u64, &Request)> = successes(requests).collect();
+    let mut by_start = by_end.clone();
+    by_end.sort_by_key(|(done_ns, ..)| *done_ns);
+    by_start.sort_by_key(|(.., request)| request.at_ns);
+    let mut ended = by_end.into_iter().peekable();
+    let mut highest: Option<(u64, &Request)> = None;
+    for (_, epoch, request) in by_start {
+        while let Some((_, seen, by)) = ended.next_if(|(done_ns, ..)| *done_ns < request.at_ns) {
+            if highest.is_none_or(|(epoch, _)| seen > epoch) {
+                highest = Some((seen, by));
+            }
+        }
+        if let Some((seen, by)) = highest
+            && epoch < seen
+        {
+            report.violate(format!(
+                "the epoch went back: {} was sent after {} had been answered",
+                said(request),
+                said(by)
+            ));
+        }
+    }
+}
+
+fn check_overlap(intervals: &[Interval], report: &mut Report) {
+    // Sorted by opening: whoever opened before and is still open overlaps. Few are open at a time.
+    let mut open: Vec<&Interval> = Vec::new();
+    for interval in intervals {
+        open.retain(|earlier| earlier.close_ns > interval.open_ns);
+        for earlier in open.iter().filter(|earlier| earlier.node != interval.node) {
+            let until_ns = earlier.close_ns.min(interval.close_ns);
+            let overlap_ns = until_ns.saturating_sub(interval.open_ns);
+            report.overlap_ns = report.overlap_ns.saturating_add(overlap_ns);
+            let how_long = match until_ns {
+                i64::MAX => "without a known end".to_owned(),
+                _ => format!("for {overlap_ns} ns"),
+            };
+            report.violate(format!(
+                "the gates of {} (epoch {}) and {} (epoch {}) were open together {how_long}",
+                earlier.node, earlier.epoch, interval.node, interval.epoch
+            ));
+        }
+        open.push(interval);
+    }
+}
+
+fn check_one_node_an_epoch(requests: &Requests, intervals: &[Interval], report: &mut Report) {
+    let mut nodes: BTreeMap<u64, BTreeSet<&str>> = BTreeMap::new();
+    for interval in intervals {
+        nodes.entry(interval.epoch).or_default().insert(&interval.node);
+    }
+    for (_, epoch, request) in successes(requests) {
+        nodes.entry(epoch).or_default().extend(request.node.as_deref());
+    }
+    for (epoch, nodes) in nodes.into_iter().filter(|(_, nodes)| nodes.len() > 1) {
+        report.violate(format!("epoch {epoch} was served by more than one node: {nodes:?}"));
+    }
+}
+
+/// A success must have had a moment, between sending and answer, in which its gate was open.
+fn check_answers_inside_gates(requests: &Requests, intervals: &[Interval], report: &mut Report) {
+    let mut gates: BTreeMap<(&str, u64), Vec<&Interval>> = BTreeMap::new();
+    for interval in intervals {
+        gates.entry((&interval.node, interval.epoch)).or_default().push(interval);
+    }
+    for (done_ns, epoch, request) in successes(requests) {
+        let Some(node) = request.node.as_deref() else { continue };
+        let open = gates.get(&(node, epoch)).is_some_and(|gates| {
+            gates.iter().any(|gate| gate.open_ns <= done_ns && gate.close_ns >= request.at_ns)
+        });
+        if !open {
+            report.violate(format!("{} was answered while that gate was closed", said(request)));
+        }
+    }
+}
+
+fn measure_gaps(requests: &Requests, faults: &[Fault], report: &mut Report) {
+    let mut answers: Vec<(i64, u64)> =
+        successes(requests).map(|(done_ns, epoch, _)| (done_ns, epoch)).collect();
+    answers.sort_unstable();
+    let mut faults: Vec<&Fault> = faults.iter().collect();
+    faults.sort_by_key(|fault| fault.at_ns);
+    for fault in faults {
+        // From the last success before the fault to the first one after its window.
+        let first = answers.partition_point(|(ns, _)| *ns < fault.at_ns).saturating_sub(1);
+        let end = answers.partition_point(|(ns, _)| *ns <= fault.until_ns);
+        let window = &answers[first..answers.len().min(end + 1)];
+        let recovered = window.last().is_some_and(|(ns, _)| *ns >= fault.at_ns);
+        let gap_ns = window.windows(2).map(|pair| pair[1].0 - pair[0].0).max();
+        report.gaps.push(Gap {
+            fault: fault.name.clone(),
+            gap_ns: gap_ns.filter(|_| recovered),
+            epochs: (window.first().map(|a| a.1), window.last().map(|a| a.1)),
+        });
+        if !recovered {
+            report.violate(format!("no request succeeded after the fault {:?}", fault.name));
+        }
+    }
+}
+
+/// End, epoch and request of each success that tells both.
+fn successes(requests: &Requests) -> impl Iterator<Item = (i64, u64, &Request)> {
+    requests
+        .values()
+        .filter(|request| request.outcome == Some(Outcome::Ok))
+        .filter_map(|request| Some((request.done_ns?, request.epoch?, request)))
+}
+
+fn said(request: &Request) -> String {
+    let client = match request.client.as_str() {
+        "" => String::new(),
+        name => format!(" of {name}"),
+    };
+    let by = match (&request.node, request.epoch) {
+        (Some(node), Some(epoch)) => format!(" ({node}, epoch {epoch})"),
+        (Some(node), None) => format!(" ({node})"),
+        (None, Some(epoch)) => format!(" (epoch {epoch})"),
+        (None, None) => String::new(),
+    };
+    format!("request {}{client}{by}", request.request)
+}
+
+/// The numbers that the client API documents as answers other than success.
+const DOCUMENTED_CODES: std::ops::RangeInclusive<i64> = 308_000_000..=308_000_013;
+
+#[cfg(test)]
+mod tests;
