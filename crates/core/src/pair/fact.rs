@@ -1,0 +1,181 @@
+//! Facts: what happened, in the past tense. The only way the world gets into [`super::Node`].
+
+use super::identity::{BootId, ClusterId, Epoch, Instance, NodeId, Statement};
+use super::moment::Moment;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// ZooKeeper or its driver said something.
+    ZooKeeper(ZooKeeperFact),
+    /// Our dial reached the peer and it welcomed us.
+    LinkOpened { statement: Statement },
+    /// Our dial did not get as far as a welcome.
+    DialFailed { how: DialFailure },
+    /// The link that we had dialled is over.
+    LinkEnded { how: LinkEnd },
+    /// The peer answered our ping.
+    PingAnswered { number: u64, statement: Statement },
+    /// The peer's hello or ping arrived on a connection that it had dialled; it waits for an answer.
+    PeerAsked { connection: u64, number: u64, statement: Statement },
+    /// A hello was refused at our door or at the peer's: it belongs to another pair.
+    StrangerMet { who: String },
+    /// One exchange of wall clock times with the peer.
+    ClockMeasured { offset_ms: i64, round_trip_ms: u64 },
+    /// The gate is open for this epoch.
+    GateOpened { epoch: Epoch },
+    /// No request of this epoch is under way any more.
+    Drained { epoch: Epoch },
+    /// The function list of this epoch is registered.
+    Registered { epoch: Epoch, entries: u32 },
+    /// All datasets that this epoch needs are loaded, or have given up for now.
+    DatasetsSettled { epoch: Epoch, failed: u32 },
+    /// A step of a promotion failed before the gate was open.
+    PromotionFailed { epoch: Epoch, what: String },
+    /// The loops that serve clients have not turned for so long.
+    ServingStalled { for_ms: u64 },
+    /// A dataset failed to load (or is well again).
+    DatasetFailed { name: String, reason: Option<String> },
+    /// The operator wants the other node to be master.
+    SwitchoverOrdered { order: u64 },
+    /// The process was told to end.
+    ShutdownOrdered,
+}
+
+/// What the ZooKeeper driver reports. Each carries the generation of the session it belongs to, so
+/// that a word from a session given up is dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZooKeeperFact {
+    /// Counts sessions opened by this process.
+    pub generation: u64,
+    /// What happened.
+    pub what: ZooKeeperEvent,
+}
+
+/// What happened on a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ZooKeeperEvent {
+    /// A new session is open and connected.
+    SessionOpened { session: SessionId, timeout_ms: u64 },
+    /// No server could be reached for a new session.
+    ConnectFailed { reason: String },
+    /// The connection is gone, the session perhaps not.
+    Disconnected,
+    /// The same session is connected again; no watch of before is armed any more.
+    Reconnected,
+    /// The session is over: expired, refused or closed.
+    SessionEnded { reason: String },
+    /// The master znode changed, came or went (`gone`); the watch is used up.
+    MasterChanged { gone: bool },
+    /// The answer to [`super::effect::ZooKeeperOrder::Look`].
+    Looked { picture: Picture },
+    /// The look had no definite answer, or the znodes hold what no hotpair node wrote.
+    LookFailed { reason: String, foreign: bool },
+    /// The answer to a claim.
+    Claimed { sent_at: Moment, epoch: Epoch, answer: Answer },
+    /// The answer to a heartbeat.
+    HeartbeatAnswered { sent_at: Moment, epoch: Epoch, answer: Answer },
+    /// The answer to giving an epoch back.
+    Resigned { epoch: Epoch, answer: Answer },
+    /// The answer to registering functions.
+    RegisterAnswered { epoch: Epoch, entries: u32, answer: Answer },
+}
+
+/// How a conditional write ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Done; `epoch_version` is the epoch znode's version now.
+    Done { epoch_version: i32 },
+    /// Refused: a version or an existence that it was bound to is no longer so.
+    Refused(Refusal),
+    /// No definite answer: done, not done, or still to be done.
+    Ambiguous,
+}
+
+/// What a conditional write was refused for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The epoch moved on.
+    Epoch,
+    /// The master znode is not as expected: there, gone or changed.
+    Master,
+}
+
+/// ZooKeeper's number of a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionId(pub i64);
+
+/// The znodes of the pair as read in one look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    /// What the `id` znode says.
+    pub cluster: ClusterId,
+    /// What the `epoch` znode says.
+    pub epoch: EpochZnode,
+    /// What the `master` znode says, if it is there.
+    pub master: Option<MasterZnode>,
+    /// Another data directory that is present under our node's name.
+    pub twin: Option<Instance>,
+}
+
+/// The breadcrumb and fence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EpochZnode {
+    /// The newest epoch.
+    pub epoch: Epoch,
+    /// Who claimed it; none before the first claim.
+    pub node: Option<NodeId>,
+    /// It was given back in order.
+    pub clean: bool,
+    /// The znode's version: what claims and heartbeats are bound to.
+    pub version: i32,
+}
+
+/// The master's ephemeral znode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MasterZnode {
+    /// Who wrote it.
+    pub node: NodeId,
+    /// Its data directory.
+    pub instance: Instance,
+    /// Its boot.
+    pub boot_id: BootId,
+    /// Its process life: a restarted process is another one.
+    pub life: u64,
+    /// The epoch it was claimed for.
+    pub epoch: Epoch,
+    /// The session time-out its holder negotiated.
+    pub session_timeout_ms: u64,
+    /// The znode's version; each heartbeat makes a new one.
+    pub version: i32,
+    /// The transaction that created it.
+    pub created: i64,
+    /// The session it lives and dies with.
+    pub owner: SessionId,
+}
+
+/// Why a dial failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DialFailure {
+    /// ECONNREFUSED: nobody listens (or a firewall says so).
+    Refused,
+    /// No answer in time.
+    TimedOut,
+    /// No route, no name, no network.
+    Unreachable,
+    /// Connected, but it ended before a welcome.
+    EndedEarly,
+    /// The peer, or we, refused the hello.
+    Rejected,
+}
+
+/// How a link ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkEnd {
+    /// The peer's side closed it.
+    Fin,
+    /// The peer's side reset it.
+    Reset,
+    /// The local side gave up on it: no answer, no route, a frame that is none.
+    Lost,
+}

@@ -1,0 +1,134 @@
+//! Guards: what stands in the way of a promotion. `/why` names it, `no_master` too.
+
+use std::fmt;
+
+use super::identity::{ClusterId, Identity, Instance, NodeId, Statement};
+use super::moment::Moment;
+
+/// What keeps this node from racing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// No connected session.
+    NoCoordinator,
+    /// A znode holds what no hotpair node wrote.
+    ForeignZnode { what: String },
+    /// The process is ending.
+    Closing,
+    /// `control.act = false`.
+    Shadow,
+    /// Another data directory runs under this node's name.
+    Twin { instance: Instance },
+    /// The peer uses another ensemble.
+    OtherCluster { peer: NodeId, ours: ClusterId, theirs: ClusterId },
+    /// The peer is configured with another root.
+    OtherRoot { peer: NodeId, ours: String, theirs: String },
+    /// The peer belongs to another pair.
+    OtherPair { peer: NodeId, ours: String, theirs: String },
+    /// Claims were refused several times in a row.
+    ClaimsRefused { until: Moment },
+    /// The peer gets its turn first.
+    HoldOff { until: Moment },
+    /// Making sure that the last holder does not act any more.
+    Confirming { holder: NodeId, until: Moment },
+}
+
+impl Guard {
+    /// What in the peer's statement does not fit this node; `None` when all fits or is not known yet.
+    #[must_use]
+    pub fn mismatch(
+        me: &Identity,
+        cluster: Option<ClusterId>,
+        statement: &Statement,
+    ) -> Option<Self> {
+        let theirs = &statement.identity;
+        let peer = theirs.incarnation.node.clone();
+        if theirs.pair != me.pair {
+            let (ours, theirs) = (me.pair.to_string(), theirs.pair.to_string());
+            return Some(Self::OtherPair { peer, ours, theirs });
+        }
+        if theirs.root != me.root {
+            let (ours, theirs) = (me.root.to_string(), theirs.root.to_string());
+            return Some(Self::OtherRoot { peer, ours, theirs });
+        }
+        match (cluster, statement.cluster) {
+            (Some(ours), Some(theirs)) if ours != theirs => {
+                Some(Self::OtherCluster { peer, ours, theirs })
+            }
+            _ => None,
+        }
+    }
+
+    /// Will it pass by itself, as part of a normal switch?
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::ClaimsRefused { .. } | Self::HoldOff { .. } | Self::Confirming { .. } => true,
+            Self::NoCoordinator
+            | Self::ForeignZnode { .. }
+            | Self::Closing
+            | Self::Shadow
+            | Self::Twin { .. }
+            | Self::OtherCluster { .. }
+            | Self::OtherRoot { .. }
+            | Self::OtherPair { .. } => false,
+        }
+    }
+
+    /// Do the two nodes disagree on where the mastership is kept?
+    #[must_use]
+    pub fn is_mismatch(&self) -> bool {
+        match self {
+            Self::OtherCluster { .. } | Self::OtherRoot { .. } | Self::OtherPair { .. } => true,
+            Self::NoCoordinator
+            | Self::ForeignZnode { .. }
+            | Self::Closing
+            | Self::Shadow
+            | Self::Twin { .. }
+            | Self::ClaimsRefused { .. }
+            | Self::HoldOff { .. }
+            | Self::Confirming { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoCoordinator => f.write_str(
+                "no contact with ZooKeeper: check coordinator.zookeeper.servers and the network",
+            ),
+            Self::ForeignZnode { what } => {
+                write!(f, "a znode holds what no hotpair node wrote: {what}")
+            }
+            Self::Closing => f.write_str("the process is ending"),
+            Self::Shadow => f.write_str("shadow mode: control.act is false"),
+            Self::Twin { instance } => write!(
+                f,
+                "another process runs under this node's name with data directory {instance}: give \
+                 one of the two another `node` name"
+            ),
+            Self::OtherCluster { peer, ours, theirs } => write!(
+                f,
+                "{peer} uses another ensemble (cluster id {theirs}, here {ours}): the servers \
+                 listed are not one ensemble, or the nodes list different ones"
+            ),
+            Self::OtherRoot { peer, ours, theirs } => write!(
+                f,
+                "{peer} is configured with root {theirs}, this node with {ours}: both must name \
+                 the same coordinator.zookeeper.root"
+            ),
+            Self::OtherPair { peer, ours, theirs } => {
+                write!(f, "{peer} belongs to pair {theirs}, this node to {ours}")
+            }
+            Self::ClaimsRefused { .. } => {
+                f.write_str("claims were refused several times in a row; trying again shortly")
+            }
+            Self::HoldOff { .. } => {
+                f.write_str("this node gave mastership away; the peer gets its turn first")
+            }
+            Self::Confirming { holder, .. } => {
+                write!(f, "making sure that {holder} does not act any more")
+            }
+        }
+    }
+}

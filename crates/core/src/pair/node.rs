@@ -1,0 +1,527 @@
+//! One node's deciding: election, peer detector, role machine and watch behind one handle.
+//!
+//! Methods are of four kinds: looks (`view`, `deadline`), facts (`handle`), the passing of time
+//! (`handle_timeout`), and nothing else. Each call appends effects, to be carried out in order.
+//!
+//! Two things come before any fact is considered: our own stall, and the end of our lease.
+
+use std::sync::Arc;
+
+use super::clock::ClockOffset;
+use super::detector::Detector;
+use super::effect::{Effect, ZooKeeperRequest};
+use super::fact::{Answer, Fact, ZooKeeperEvent, ZooKeeperFact};
+use super::guard::Guard;
+use super::identity::{Contact, Epoch, Identity, Role, Statement};
+use super::moment::{Moment, earlier};
+use super::reason::{Event, Reason};
+use super::role::{RoleMachine, Wish};
+use super::settings::Settings;
+use super::standing::Standing;
+use super::view::{PeerView, View};
+use super::watch::Watch;
+use super::zookeeper::ZooKeeperElection;
+
+/// How long a switchover may take until it is reported as failed.
+const SWITCHOVER_MS_MAX: u64 = 5_000;
+/// How long the end of the process waits for an epoch to be given back.
+const EXIT_MS_MAX: u64 = 2_000;
+/// How long registering waits before it is tried again.
+const REGISTER_RETRY_MS: u64 = 200;
+
+/// A node's deciding. See the file's header.
+#[derive(Debug)]
+pub struct Node {
+    settings: Arc<Settings>,
+    me: Arc<Identity>,
+    detector: Detector,
+    election: ZooKeeperElection,
+    role: RoleMachine,
+    watch: Watch,
+    clock: ClockOffset,
+    switchover: Option<Switchover>,
+    register: Option<RegisterRetry>,
+    exit_at: Option<Moment>,
+    exited: bool,
+    /// What the journal heard last, so that it hears each change once.
+    told: Told,
+    /// When this should have been called at the latest.
+    due: Option<Moment>,
+    wishes: Vec<Wish>,
+}
+
+#[derive(Debug)]
+struct Switchover {
+    order: u64,
+    epoch: Epoch,
+    deadline: Moment,
+}
+
+#[derive(Debug)]
+struct RegisterRetry {
+    epoch: Epoch,
+    at: Moment,
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Told {
+    guard: Option<Guard>,
+    contact: Option<Contact>,
+    holder: Option<String>,
+    reachable: bool,
+    gone: bool,
+    role: Option<Role>,
+    serving: bool,
+    left: Epoch,
+    cluster_known: bool,
+}
+
+impl Node {
+    /// A node that just started. Call `handle_timeout` once to get its first effects.
+    #[must_use]
+    pub fn new(now: Moment, settings: Settings, me: Identity) -> Self {
+        let settings = Arc::new(settings);
+        let me = Arc::new(me);
+        Self {
+            detector: Detector::new(now, settings.clone()),
+            election: ZooKeeperElection::new(now, settings.clone(), me.clone()),
+            role: RoleMachine::new(now, settings.clone()),
+            watch: Watch::default(),
+            clock: ClockOffset::default(),
+            switchover: None,
+            register: None,
+            exit_at: None,
+            exited: false,
+            told: Told::default(),
+            due: None,
+            wishes: Vec::new(),
+            settings,
+            me,
+        }
+    }
+
+    // --- looks
+
+    /// When `handle_timeout` is to be called at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Moment> {
+        let mut next = earlier(self.detector.deadline(), self.election.deadline());
+        next = earlier(next, self.role.deadline());
+        next = earlier(next, self.watch.deadline());
+        next = earlier(next, self.switchover.as_ref().map(|s| s.deadline));
+        next = earlier(next, self.register.as_ref().map(|r| r.at));
+        earlier(next, self.exit_at)
+    }
+
+    /// What this node says of itself now.
+    #[must_use]
+    pub fn statement(&self, now: Moment) -> Statement {
+        say(&self.me, &self.election, &self.role, now)
+    }
+
+    /// Everything that may be looked at.
+    #[must_use]
+    pub fn view(&self, now: Moment) -> View {
+        let standing = self.election.standing(now);
+        let heard = self.detector.heard();
+        View {
+            at: now,
+            role: self.role.role(),
+            serving: self.role.serving(now),
+            epoch: self.role.epoch().unwrap_or(self.election.seen()),
+            left: self.election.left(),
+            phase: self.role.phase(),
+            phases: self.role.phases().to_vec(),
+            since: self.role.since(),
+            reason: self.role.reason().clone(),
+            lease_until: match &standing {
+                Standing::Elected { until, .. } => Some(*until),
+                Standing::Passed { .. } | Standing::Silent => None,
+            },
+            contact: self.election.contact(),
+            cluster: self.election.cluster(),
+            session_timeout_ms: self.election.session_timeout_ms(),
+            holder: match standing {
+                Standing::Passed { holder } => holder.map(|h| h.node),
+                Standing::Elected { .. } | Standing::Silent => None,
+            },
+            guard: self.election.guard().cloned(),
+            peer: PeerView {
+                reachable: self.detector.reachable(),
+                gone: self.detector.gone().is_some(),
+                unanswered: self.detector.unanswered(),
+                said: heard.map(|h| h.statement.clone()),
+                said_at: heard.map(|h| h.at),
+                clock_offset_ms: self.clock.offset_ms(),
+            },
+            bound_ms: self.bound_ms(),
+        }
+    }
+
+    /// The longest time without a master that one failure should cost: the session's expiry at the
+    /// server's next tick (half a session at most), the pings, and a second for the promotion.
+    #[must_use]
+    pub fn bound_ms(&self) -> u64 {
+        let session = self.election.session_timeout_ms().unwrap_or(4_000);
+        let pings = u64::from(self.settings.ping_count) * self.settings.ping_interval_ms
+            + self.settings.ping_timeout_ms;
+        session + session / 2 + pings + 1_000
+    }
+
+    // --- facts and time
+
+    /// Takes a fact, appends what is to be done.
+    pub fn handle(&mut self, now: Moment, fact: Fact, fx: &mut Vec<Effect>) {
+        self.begin(now, fx);
+        self.dispatch(now, fact, fx);
+        self.settle(now, fx);
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Moment, fx: &mut Vec<Effect>) {
+        self.begin(now, fx);
+        let (me, election, role) = (&self.me, &self.election, &self.role);
+        self.detector.handle_timeout(now, &|| say(me, election, role, now), fx);
+        self.role.handle_timeout(now, &mut self.wishes, fx);
+        self.settle(now, fx);
+    }
+
+    fn dispatch(&mut self, now: Moment, fact: Fact, fx: &mut Vec<Effect>) {
+        match fact {
+            Fact::ZooKeeper(fact) => self.handle_zookeeper(now, fact, fx),
+            Fact::LinkOpened { statement } => self.detector.handle_link_opened(now, statement),
+            Fact::DialFailed { how } => self.detector.handle_dial_failed(now, how),
+            Fact::LinkEnded { how } => self.detector.handle_link_ended(now, how),
+            Fact::PingAnswered { number, statement } => {
+                self.detector.handle_ping_answered(now, number, statement);
+            }
+            Fact::PeerAsked { connection, number, statement } => {
+                self.detector.handle_peer_asked(now, statement);
+                let statement = self.statement(now);
+                fx.push(Effect::AnswerPeer { connection, number, statement });
+            }
+            Fact::StrangerMet { who } => self.watch.stranger(&who),
+            Fact::ClockMeasured { offset_ms, round_trip_ms } => {
+                self.clock.measured(offset_ms, round_trip_ms);
+            }
+            Fact::GateOpened { epoch } => self.handle_gate_opened(now, epoch, fx),
+            Fact::Drained { epoch } => {
+                self.role.handle_drained(now, epoch, &mut self.wishes, fx);
+            }
+            Fact::Registered { epoch, .. } => self.role.handle_registered(now, epoch, fx),
+            Fact::DatasetsSettled { epoch, .. } => {
+                self.role.handle_datasets_settled(now, epoch, fx);
+            }
+            Fact::PromotionFailed { epoch, what } => {
+                self.role.handle_promotion_failed(now, epoch, what, &mut self.wishes, fx);
+            }
+            Fact::ServingStalled { for_ms } => self.handle_serving_stalled(now, for_ms, fx),
+            Fact::DatasetFailed { name, reason } => self.watch.dataset_failed(&name, reason),
+            Fact::SwitchoverOrdered { order } => self.handle_switchover(now, order, fx),
+            Fact::ShutdownOrdered => self.handle_shutdown(now, fx),
+        }
+    }
+
+    /// What comes before everything else: our own stall, and the end of our lease.
+    fn begin(&mut self, now: Moment, fx: &mut Vec<Effect>) {
+        let lease_ms = self.election.session_timeout_ms().unwrap_or(4_000) * 2 / 3;
+        if let Some(due) = self.due
+            && now.ms_since(due) > lease_ms / 2
+        {
+            self.role.handle_stall(fx);
+            self.detector.forget_silence(now);
+            self.clock.forget();
+            fx.push(Effect::Record(Event::Stalled { for_ms: now.ms_since(due) }));
+        }
+        self.election.expire(now, fx);
+        self.follow(now, fx);
+    }
+
+    fn follow(&mut self, now: Moment, fx: &mut Vec<Effect>) {
+        let standing = self.election.standing(now);
+        let lost = self.election.take_lost();
+        self.role.follow(now, &standing, lost, fx);
+    }
+
+    /// Lets every machine take the steps that the others' news allow.
+    fn settle(&mut self, now: Moment, fx: &mut Vec<Effect>) {
+        self.yield_to_peer(fx);
+        self.follow(now, fx);
+        self.grant_wishes(now, fx);
+        self.election.advance(now, &self.detector, fx);
+        self.follow(now, fx);
+        self.retry_register(now, fx);
+        self.settle_switchover(now, fx);
+        self.settle_exit(now, fx);
+        self.tell(now, fx);
+        let view = self.view(now);
+        self.watch.evaluate(&self.settings, &self.me, &view, fx);
+        self.due = self.deadline();
+    }
+
+    fn handle_zookeeper(&mut self, now: Moment, fact: ZooKeeperFact, fx: &mut Vec<Effect>) {
+        let registered = match &fact.what {
+            ZooKeeperEvent::RegisterAnswered { epoch, entries, answer } => {
+                Some((*epoch, *entries, *answer))
+            }
+            ZooKeeperEvent::SessionEnded { reason } | ZooKeeperEvent::ConnectFailed { reason } => {
+                fx.push(Effect::Record(Event::CoordinatorChanged { text: reason.clone() }));
+                None
+            }
+            _ => None,
+        };
+        self.election.handle(now, fact, fx);
+        match registered {
+            Some((epoch, _, Answer::Done { .. })) => self.role.handle_registered(now, epoch, fx),
+            // Refused by the epoch: the election has seen to it. Else: again in a moment.
+            Some((epoch, _, Answer::Ambiguous | Answer::Refused(_))) => {
+                self.register = Some(RegisterRetry { epoch, at: now + REGISTER_RETRY_MS });
+            }
+            None => {}
+        }
+    }
+
+    fn handle_gate_opened(&mut self, now: Moment, epoch: Epoch, fx: &mut Vec<Effect>) {
+        if let Standing::Elected { until, .. } = self.election.standing(now) {
+            self.role.handle_gate_opened(now, epoch, until, &mut self.wishes, fx);
+        }
+    }
+
+    fn handle_serving_stalled(&mut self, now: Moment, for_ms: u64, fx: &mut Vec<Effect>) {
+        let budget = self.settings.switches_per_hour as usize;
+        let allowed = self.watch.unplanned_last_hour(now) < budget;
+        if self.role.role() == Role::Master
+            && for_ms > self.settings.serving_stall_ms_max
+            && allowed
+            && self.peer_refusal().is_none()
+        {
+            self.watch.unplanned_switch(now);
+            self.role.step_down(now, Reason::ServingStalled { for_ms }, &mut self.wishes, fx);
+        }
+    }
+
+    // --- operator
+
+    fn handle_switchover(&mut self, now: Moment, order: u64, fx: &mut Vec<Effect>) {
+        if let Some(refusal) = self.switchover_refusal(now) {
+            let text = format!("switchover {order} refused: {refusal}");
+            fx.push(Effect::Record(Event::Ordered { text }));
+            fx.push(Effect::FinishSwitchover { order, outcome: Err(refusal) });
+            return;
+        }
+        let epoch = self.role.epoch().expect("a serving node has an epoch");
+        fx.push(Effect::Record(Event::Ordered { text: format!("switchover {order} begins") }));
+        self.switchover = Some(Switchover { order, epoch, deadline: now + SWITCHOVER_MS_MAX });
+        self.role.step_down(now, Reason::Switchover { order }, &mut self.wishes, fx);
+    }
+
+    /// Why a switchover ordered now would be refused; `None`: it would be carried out.
+    #[must_use]
+    pub fn switchover_refusal(&self, now: Moment) -> Option<String> {
+        if self.switchover.is_some() {
+            return Some("another switchover is under way".to_owned());
+        }
+        if !self.role.serving(now) {
+            return Some("this node does not serve; order it at the master".to_owned());
+        }
+        self.peer_refusal()
+    }
+
+    /// What keeps the peer from taking over in good order.
+    fn peer_refusal(&self) -> Option<String> {
+        let Some(heard) = self.detector.heard().filter(|_| self.detector.reachable()) else {
+            return Some("the peer does not answer pings".to_owned());
+        };
+        let said = &heard.statement;
+        if let Some(mismatch) = Guard::mismatch(&self.me, self.election.cluster(), said) {
+            return Some(mismatch.to_string());
+        }
+        if said.contact != Contact::Connected {
+            return Some("the peer has no contact with ZooKeeper".to_owned());
+        }
+        if said.role != Role::Standby {
+            return Some(format!("the peer is {}, not standby", said.role));
+        }
+        None
+    }
+
+    fn settle_switchover(&mut self, now: Moment, fx: &mut Vec<Effect>) {
+        let Some(s) = &self.switchover else { return };
+        let said = self.detector.heard().map(|h| &h.statement);
+        let outcome = if said.is_some_and(|s2| s2.serving && s2.epoch > s.epoch) {
+            Ok(())
+        } else if self.role.serving(now) && self.role.epoch().is_some_and(|e| e > s.epoch) {
+            Err("the peer did not take over in its turn; this node serves again".to_owned())
+        } else if now >= s.deadline {
+            Err("the peer was not seen to serve in time; see /why of both nodes".to_owned())
+        } else {
+            return;
+        };
+        let text = match &outcome {
+            Ok(()) => format!("switchover {} done", s.order),
+            Err(why) => format!("switchover {} failed: {why}", s.order),
+        };
+        fx.push(Effect::Record(Event::Ordered { text }));
+        fx.push(Effect::FinishSwitchover { order: s.order, outcome });
+        self.switchover = None;
+    }
+
+    fn handle_shutdown(&mut self, now: Moment, fx: &mut Vec<Effect>) {
+        if self.exit_at.is_none() {
+            self.exit_at = Some(now + EXIT_MS_MAX);
+            self.election.close();
+            self.role.step_down(now, Reason::Shutdown, &mut self.wishes, fx);
+        }
+    }
+
+    fn settle_exit(&mut self, now: Moment, fx: &mut Vec<Effect>) {
+        let Some(at) = self.exit_at else { return };
+        let at_rest = self.role.role() == Role::Standby && self.election.at_rest();
+        if !self.exited && (at_rest || now >= at) {
+            self.exited = true;
+            self.exit_at = None;
+            fx.push(Effect::Exit);
+        }
+    }
+
+    // --- between the machines
+
+    fn grant_wishes(&mut self, now: Moment, fx: &mut Vec<Effect>) {
+        for wish in std::mem::take(&mut self.wishes) {
+            match wish {
+                Wish::Resign => self.election.resign(fx),
+                Wish::HoldOff { ms } => self.election.hold_off(now + ms),
+                Wish::Register { epoch } => self.register = Some(RegisterRetry { epoch, at: now }),
+            }
+        }
+    }
+
+    fn retry_register(&mut self, now: Moment, fx: &mut Vec<Effect>) {
+        let Some(RegisterRetry { epoch, .. }) = self.register.take_if(|r| now >= r.at) else {
+            return;
+        };
+        match self.election.fence(epoch) {
+            Some(epoch_version) if self.election.contact() == Contact::Connected => {
+                self.election.order(ZooKeeperRequest::Register { epoch, epoch_version }, fx);
+            }
+            Some(_) => {
+                self.register = Some(RegisterRetry { epoch, at: now + REGISTER_RETRY_MS });
+            }
+            None => {} // lost meanwhile
+        }
+    }
+
+    /// Two masters seen over the link: the smaller epoch yields, else the larger name.
+    fn yield_to_peer(&mut self, fx: &mut Vec<Effect>) {
+        let (Role::Master | Role::Promoting, Some(ours)) = (self.role.role(), self.role.epoch())
+        else {
+            return;
+        };
+        let Some(heard) = self.detector.heard().filter(|_| self.detector.reachable()) else {
+            return;
+        };
+        let said = &heard.statement;
+        let peer = &said.identity.incarnation.node;
+        if said.role != Role::Master || said.lease_ms == 0 || said.identity.pair != self.me.pair {
+            return;
+        }
+        let reason = if said.epoch > ours {
+            Reason::PeerHasLargerEpoch { epoch: said.epoch }
+        } else if said.epoch == ours && *peer < self.me.incarnation.node {
+            Reason::YieldsToPeer { peer: peer.clone() }
+        } else {
+            return;
+        };
+        self.election.depose(reason, fx);
+    }
+
+    /// Tells the journal what changed, and the peer at once what it would want to know.
+    fn tell(&mut self, now: Moment, fx: &mut Vec<Effect>) {
+        let standing = self.election.standing(now);
+        let holder = match &standing {
+            Standing::Elected { epoch, .. } => format!("elected in epoch {epoch}"),
+            Standing::Passed { holder: Some(h) } => {
+                format!("{} holds the mastership in epoch {}", h.node, h.epoch)
+            }
+            Standing::Passed { holder: None } => "nobody holds the mastership".to_owned(),
+            Standing::Silent => "the coordinator says nothing".to_owned(),
+        };
+        let new = Told {
+            // Moments inside guards move; their kind is what the journal is told.
+            guard: self.election.guard().cloned(),
+            contact: Some(self.election.contact()),
+            holder: Some(holder),
+            reachable: self.detector.reachable(),
+            gone: self.detector.gone().is_some(),
+            role: Some(self.role.role()),
+            serving: self.role.serving(now),
+            left: self.election.left(),
+            cluster_known: self.election.cluster().is_some(),
+        };
+        if new == self.told {
+            if self.election.take_answer_wish() {
+                self.ping_now(now, fx);
+            }
+            return;
+        }
+        let old = std::mem::replace(&mut self.told, new);
+        record_changes(&old, &self.told, fx);
+        let news = old.role != self.told.role
+            || old.serving != self.told.serving
+            || old.left != self.told.left
+            || old.contact != self.told.contact
+            || old.cluster_known != self.told.cluster_known;
+        if self.election.take_answer_wish() || news {
+            self.ping_now(now, fx);
+        }
+    }
+
+    fn ping_now(&mut self, now: Moment, fx: &mut Vec<Effect>) {
+        let (me, election, role) = (&self.me, &self.election, &self.role);
+        self.detector.ping_now(now, &|| say(me, election, role, now), fx);
+    }
+}
+
+fn say(
+    me: &Arc<Identity>,
+    election: &ZooKeeperElection,
+    role: &RoleMachine,
+    now: Moment,
+) -> Statement {
+    Statement {
+        identity: me.clone(),
+        cluster: election.cluster(),
+        role: role.role(),
+        serving: role.serving(now),
+        epoch: role.epoch().unwrap_or(election.seen()),
+        left: election.left(),
+        lease_ms: election.lease_ms_possible(now),
+        contact: election.contact(),
+    }
+}
+
+fn record_changes(old: &Told, new: &Told, fx: &mut Vec<Effect>) {
+    if old.contact != new.contact
+        && let Some(contact) = new.contact
+    {
+        let text = format!("contact with ZooKeeper: {contact}");
+        fx.push(Effect::Record(Event::CoordinatorChanged { text }));
+    }
+    if old.holder != new.holder
+        && let Some(text) = new.holder.clone()
+    {
+        fx.push(Effect::Record(Event::StandingChanged { text }));
+    }
+    let text = |guard: &Option<Guard>| guard.as_ref().map(ToString::to_string);
+    if text(&old.guard) != text(&new.guard) {
+        fx.push(Effect::Record(Event::Guarded { guard: text(&new.guard) }));
+    }
+    if (old.reachable, old.gone) != (new.reachable, new.gone) {
+        let text = match (new.reachable, new.gone) {
+            (true, _) => "the peer answers",
+            (false, true) => "the peer's process is gone",
+            (false, false) => "the peer does not answer",
+        };
+        fx.push(Effect::Record(Event::PeerChanged { text: text.to_owned() }));
+    }
+}

@@ -1,0 +1,48 @@
+//! What the operator chose, as far as deciding needs it.
+
+use super::planted::Planted;
+
+/// Times and switches of the role decision. All times in milliseconds.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How often the peer is pinged. Safe: 200. Longer delays the proof of silence.
+    pub ping_interval_ms: u64,
+    /// How long a ping may stay unanswered. Safe: 200.
+    pub ping_timeout_ms: u64,
+    /// How many unanswered pings in a row are silence. Safe: 3.
+    pub ping_count: u32,
+    /// Take over without waiting for the session's expiry when it is safe.
+    pub fast_takeover: bool,
+    /// How long a drain may take before the epoch is given back anyway.
+    pub drain_ms_max: u64,
+    /// How long this node stays out after giving mastership away, so that the peer gets its turn.
+    pub hold_off_ms: u64,
+    /// Serving loops that stand still longer than this make a master resign.
+    pub serving_stall_ms_max: u64,
+    /// Unplanned, voluntary switches allowed in an hour.
+    pub switches_per_hour: u32,
+    /// Wall clocks further apart than this raise `clock_skew`.
+    pub clock_skew_ms_max: u64,
+    /// false: shadow mode; decides and records, never claims.
+    pub act: bool,
+    /// A known bug switched on, in tests of the simulator only.
+    pub planted: Planted,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ping_interval_ms: 200,
+            ping_timeout_ms: 200,
+            ping_count: 3,
+            fast_takeover: true,
+            drain_ms_max: 1_000,
+            hold_off_ms: 3_000,
+            serving_stall_ms_max: 5_000,
+            switches_per_hour: 6,
+            clock_skew_ms_max: 1_000,
+            act: true,
+            planted: Planted::NONE,
+        }
+    }
+}

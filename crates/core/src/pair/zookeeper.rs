@@ -1,0 +1,881 @@
+//! The election on ZooKeeper: who holds the one ephemeral znode, in which epoch, for how long.
+//!
+//! ```text
+//!   (no session) ──SessionOpened──▶ look ──▶ picture ──┬─ ours, newer than what we left ─▶ heartbeat, then elected
+//!        ▲                           ▲                 ├─ ours, but we left it ──────────▶ give it back
+//!        │ lease end, expiry         │ any event       ├─ our previous life's ───────────▶ claim in its place
+//!        │                           │                 ├─ the peer's ─ dead, left, silent ▶ claim in its place
+//!   elected ◀──── claim done ────────┴── claim ◀───────┴─ nobody's ─── confirmed ────────▶ claim
+//! ```
+//!
+//! The machine is level-triggered: each event asks for a new look, and each look is decided from
+//! the picture alone. No answer is trusted beyond what it proves:
+//!
+//! * the lease counts from when the last acknowledged *quorum write* was sent; a read proves nothing;
+//! * a request without a definite answer may still be executed, so every write is bound to the
+//!   version of the epoch znode, and afterwards one looks again;
+//! * a znode with our name may be our dying session's: only the owner session makes it ours;
+//! * the client library is never asked whether we are still master.
+
+use std::sync::Arc;
+
+use super::detector::Detector;
+use super::effect::{Effect, Replace, ZooKeeperOrder, ZooKeeperRequest};
+use super::fact::{
+    Answer, MasterZnode, Picture, Refusal, SessionId, ZooKeeperEvent, ZooKeeperFact,
+};
+use super::guard::Guard;
+use super::identity::{ClusterId, Contact, Epoch, Identity, NodeId, Role};
+use super::moment::{Moment, earlier};
+use super::planted::Bug;
+use super::reason::Reason;
+use super::settings::Settings;
+use super::standing::{Holder, Standing};
+
+/// Waits between attempts to open a session: doubled from the first to the last.
+const CONNECT_RETRY_MS: (u64, u64) = (100, 1_000);
+/// A peer that is ready gets this long to claim while this node holds off.
+const TURN_MS: u64 = 1_000;
+/// Added to a lease heard from the peer before it counts as over.
+const LEASE_MARGIN_MS: u64 = 20;
+/// From so many refused claims in a row on, the next one waits a little.
+const REFUSALS_AT_ONCE: u32 = 3;
+/// The wait for each refused claim above that.
+const REFUSED_WAIT_MS: u64 = 50;
+
+/// The machine. See the file's header.
+#[derive(Debug)]
+pub struct ZooKeeperElection {
+    settings: Arc<Settings>,
+    me: Arc<Identity>,
+    generation: u64,
+    session: Session,
+    look: Look,
+    picture: Option<Picture>,
+    foreign: Option<String>,
+    cluster: Option<ClusterId>,
+    /// When the holder's heartbeat was last seen to move its znode.
+    holder_seen: Option<HolderSeen>,
+    vacancy: Option<Vacancy>,
+    claim: Option<Claim>,
+    claims_refused: u32,
+    claim_not_before: Option<Moment>,
+    mastership: Option<Mastership>,
+    giving_back: bool,
+    seen: Epoch,
+    left: Epoch,
+    hold_off_until: Option<Moment>,
+    closing: bool,
+    guard: Option<Guard>,
+    lost: Option<Reason>,
+    wants_answer: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Session {
+    Closed { retry_at: Moment, failures: u32 },
+    Opening { failures: u32 },
+    Open { id: SessionId, timeout_ms: u64, connected: bool },
+}
+
+#[derive(Clone, Debug, Default)]
+struct Look {
+    wanted: bool,
+    under_way: bool,
+    retry_at: Option<Moment>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct HolderSeen {
+    created: i64,
+    version: i32,
+    at: Moment,
+}
+
+/// Nobody holds the znode.
+#[derive(Clone, Copy, Debug)]
+struct Vacancy {
+    since: Moment,
+    /// No heartbeat of the last holder was acknowledged after this moment.
+    quiet_since: Moment,
+    /// The peer said how long it may still act: wait that long.
+    lease_over_at: Option<Moment>,
+}
+
+#[derive(Clone, Debug)]
+struct Claim {
+    reason: Reason,
+    sent_at: Moment,
+    confirming_ms: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Mastership {
+    epoch: Epoch,
+    epoch_version: i32,
+    reason: Reason,
+    /// `None` until a quorum write in this epoch is acknowledged.
+    lease_until: Option<Moment>,
+    last_sent: Option<Moment>,
+    next_heartbeat: Moment,
+    timing: Timing,
+}
+
+/// How long the two steps before the election took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// From the holder's absence to the claim.
+    pub confirming_ms: u64,
+    /// From the claim to its answer.
+    pub fencing_ms: u64,
+}
+
+impl ZooKeeperElection {
+    /// An election that opens its first session at once.
+    #[must_use]
+    pub fn new(now: Moment, settings: Arc<Settings>, me: Arc<Identity>) -> Self {
+        Self {
+            settings,
+            me,
+            generation: 0,
+            session: Session::Closed { retry_at: now, failures: 0 },
+            look: Look::default(),
+            picture: None,
+            foreign: None,
+            cluster: None,
+            holder_seen: None,
+            vacancy: None,
+            claim: None,
+            claims_refused: 0,
+            claim_not_before: None,
+            mastership: None,
+            giving_back: false,
+            seen: Epoch(0),
+            left: Epoch(0),
+            hold_off_until: None,
+            closing: false,
+            guard: None,
+            lost: None,
+            wants_answer: false,
+        }
+    }
+
+    // --- looks
+
+    /// How this node stands.
+    #[must_use]
+    pub fn standing(&self, now: Moment) -> Standing {
+        if let Some(m) = &self.mastership {
+            return match m.lease_until {
+                Some(until) if until > now || self.settings.planted.has(Bug::WaitForExpired) => {
+                    let until = if self.settings.planted.has(Bug::WaitForExpired) {
+                        until.max(now + 1_000_000)
+                    } else {
+                        until
+                    };
+                    Standing::Elected {
+                        epoch: m.epoch,
+                        until,
+                        reason: m.reason.clone(),
+                        timing: m.timing,
+                    }
+                }
+                Some(_) | None => Standing::Silent,
+            };
+        }
+        match self.picture.as_ref().and_then(|p| p.master.as_ref()) {
+            Some(m) if !self.is_mine(m) => {
+                Standing::Passed { holder: Some(Holder { node: m.node.clone(), epoch: m.epoch }) }
+            }
+            Some(_) => Standing::Silent,
+            None if self.picture.is_some() => Standing::Passed { holder: None },
+            None => Standing::Silent,
+        }
+    }
+
+    /// How this node stands with ZooKeeper.
+    #[must_use]
+    pub fn contact(&self) -> Contact {
+        match self.session {
+            Session::Open { connected: true, .. } => Contact::Connected,
+            Session::Open { .. } => Contact::Lost,
+            Session::Closed { .. } | Session::Opening { .. } if self.generation <= 1 => {
+                Contact::Never
+            }
+            Session::Closed { .. } | Session::Opening { .. } => Contact::Lost,
+        }
+    }
+
+    /// The cluster whose data was read last.
+    #[must_use]
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
+    }
+
+    /// The largest epoch known.
+    #[must_use]
+    pub fn seen(&self) -> Epoch {
+        self.seen
+    }
+
+    /// This node never acts again in this epoch or a smaller one.
+    #[must_use]
+    pub fn left(&self) -> Epoch {
+        self.left
+    }
+
+    /// What keeps this node from racing now.
+    #[must_use]
+    pub fn guard(&self) -> Option<&Guard> {
+        self.guard.as_ref()
+    }
+
+    /// The session time-out, negotiated, else `None`.
+    #[must_use]
+    pub fn session_timeout_ms(&self) -> Option<u64> {
+        match self.session {
+            Session::Open { timeout_ms, .. } => Some(timeout_ms),
+            Session::Closed { .. } | Session::Opening { .. } => None,
+        }
+    }
+
+    /// Everything that is said to the peer about acting: the longest that this node may act from
+    /// now, counting heartbeats and claims whose answers are still to come.
+    #[must_use]
+    pub fn lease_ms_possible(&self, now: Moment) -> u64 {
+        let lease = self.lease_ms();
+        let held = self.mastership.as_ref().map_or(0, |m| {
+            let sent = m.last_sent.map(|sent| sent + lease);
+            m.lease_until.max(sent).map_or(0, |until| until.ms_since(now))
+        });
+        let claimed = self.claim.as_ref().map_or(0, |c| (c.sent_at + lease).ms_since(now));
+        held.max(claimed)
+    }
+
+    /// When this wants to be woken.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Moment> {
+        let mut next = match self.session {
+            Session::Closed { retry_at, .. } => Some(retry_at),
+            Session::Opening { .. } | Session::Open { .. } => None,
+        };
+        if let Some(m) = &self.mastership {
+            next = earlier(next, m.lease_until.or(m.last_sent.map(|at| at + self.lease_ms())));
+            if self.connected() {
+                next = earlier(next, Some(m.next_heartbeat));
+            }
+        }
+        if !self.connected() || self.mastership.is_some() {
+            return next;
+        }
+        next = earlier(next, self.look.retry_at);
+        if self.claim.is_some() {
+            return next;
+        }
+        next = earlier(next, self.claim_not_before);
+        if let Some(v) = &self.vacancy {
+            next = earlier(next, Some(v.since + self.silence_ms()));
+            next = earlier(next, Some(v.quiet_since + self.silence_ms()));
+            next = earlier(next, v.lease_over_at);
+            next = earlier(next, self.hold_off_until.map(|_| v.since + TURN_MS));
+        }
+        if let Some(seen) = &self.holder_seen
+            && self.settings.fast_takeover
+        {
+            next = earlier(next, Some(seen.at + self.holder_silence_ms()));
+        }
+        earlier(next, self.hold_off_until)
+    }
+
+    /// A fresh answer of the peer would help; asked once per wish.
+    pub(crate) fn take_answer_wish(&mut self) -> bool {
+        std::mem::take(&mut self.wants_answer)
+    }
+
+    /// Why mastership was lost, once.
+    pub(crate) fn take_lost(&mut self) -> Option<Reason> {
+        self.lost.take()
+    }
+
+    // --- commands
+
+    /// Ends a lease that ran out. Called first at every entry, before anything else is considered.
+    pub(crate) fn expire(&mut self, now: Moment, fx: &mut Vec<Effect>) {
+        if self.settings.planted.has(Bug::WaitForExpired) {
+            return;
+        }
+        let Some(m) = &self.mastership else { return };
+        let over = match m.lease_until {
+            Some(until) => now >= until,
+            // Never acknowledged: as long as a heartbeat may still be, wait for it.
+            None => m.last_sent.is_some_and(|sent| now >= sent + self.lease_ms()),
+        };
+        if over {
+            self.lose(Reason::LeaseEnded);
+            // The library may go on for ever with a session that is long over: drop it.
+            self.open_session(0, fx);
+        }
+    }
+
+    /// Gives the mastership back, in order. The gate must be closed already.
+    pub(crate) fn resign(&mut self, fx: &mut Vec<Effect>) {
+        let Some(m) = self.mastership.take() else { return };
+        self.leave(m.epoch);
+        if self.connected() {
+            self.give_back(m.epoch, m.epoch_version, None, fx);
+        }
+        self.picture = None;
+        self.look.wanted = true;
+    }
+
+    /// Mastership is over at once, because the peer is seen to have more right to it.
+    pub(crate) fn depose(&mut self, reason: Reason, fx: &mut Vec<Effect>) {
+        let Some(m) = self.mastership.clone() else { return };
+        self.lose(reason);
+        if self.connected() {
+            self.give_back(m.epoch, m.epoch_version, None, fx);
+        }
+    }
+
+    /// Stays out for a while, so that the peer gets its turn.
+    pub(crate) fn hold_off(&mut self, until: Moment) {
+        self.hold_off_until = self.hold_off_until.max(Some(until));
+    }
+
+    /// No race any more: the process is ending.
+    pub(crate) fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// An epoch that was given back is not on its way any more.
+    pub(crate) fn at_rest(&self) -> bool {
+        self.mastership.is_none() && self.claim.is_none() && !self.giving_back
+    }
+
+    /// The version that fences writes of this epoch; none once it is lost.
+    pub(crate) fn fence(&self, epoch: Epoch) -> Option<i32> {
+        self.mastership.as_ref().filter(|m| m.epoch == epoch).map(|m| m.epoch_version)
+    }
+
+    /// Sends a request on the current session, for the role's own fenced writes.
+    pub(crate) fn order(&self, what: ZooKeeperRequest, fx: &mut Vec<Effect>) {
+        fx.push(Effect::ZooKeeper(ZooKeeperOrder { generation: self.generation, what }));
+    }
+
+    // --- facts
+
+    pub(crate) fn handle(&mut self, now: Moment, fact: ZooKeeperFact, fx: &mut Vec<Effect>) {
+        if fact.generation != self.generation {
+            return; // a word from a session that was given up
+        }
+        match fact.what {
+            ZooKeeperEvent::SessionOpened { session, timeout_ms } => {
+                self.session = Session::Open { id: session, timeout_ms, connected: true };
+                self.look = Look { wanted: true, ..Look::default() };
+            }
+            ZooKeeperEvent::ConnectFailed { .. } => {
+                let failures = match self.session {
+                    Session::Opening { failures } | Session::Closed { failures, .. } => failures,
+                    Session::Open { .. } => 0,
+                };
+                let wait = (CONNECT_RETRY_MS.0 << failures.min(8)).min(CONNECT_RETRY_MS.1);
+                self.session =
+                    Session::Closed { retry_at: now + wait, failures: failures.saturating_add(1) };
+            }
+            ZooKeeperEvent::Disconnected => self.handle_disconnected(),
+            ZooKeeperEvent::Reconnected => {
+                if let Session::Open { connected, .. } = &mut self.session {
+                    *connected = true;
+                }
+                // Watches of before are gone, and what they would have told as well.
+                self.look.wanted =
+                    !self.settings.planted.has(Bug::WatchLostAtReconnect) || self.picture.is_none();
+            }
+            ZooKeeperEvent::SessionEnded { .. } => {
+                if self.mastership.is_some() {
+                    self.lose(Reason::SessionEnded);
+                }
+                self.open_session(0, fx);
+            }
+            ZooKeeperEvent::MasterChanged { gone } => {
+                self.look.wanted = true;
+                // Whatever moved it may have been a heartbeat, even if the next look finds nothing.
+                if let Some(seen) = self.holder_seen.as_mut().filter(|_| !gone) {
+                    seen.at = now;
+                }
+            }
+            ZooKeeperEvent::Looked { picture } => self.handle_picture(now, picture),
+            ZooKeeperEvent::LookFailed { reason, foreign } => {
+                self.look.under_way = false;
+                self.look.retry_at = Some(now + self.heartbeat_ms());
+                if foreign {
+                    self.foreign = Some(reason);
+                    self.picture = None;
+                }
+            }
+            ZooKeeperEvent::Claimed { sent_at, epoch, answer } => {
+                self.handle_claimed(now, sent_at, epoch, answer);
+            }
+            ZooKeeperEvent::HeartbeatAnswered { sent_at, epoch, answer } => {
+                self.handle_heartbeat_answered(now, sent_at, epoch, answer);
+            }
+            ZooKeeperEvent::Resigned { .. } => {
+                self.giving_back = false;
+                self.picture = None;
+                self.look.wanted = true;
+            }
+            ZooKeeperEvent::RegisterAnswered { epoch, answer, .. } => {
+                let refused = answer == Answer::Refused(Refusal::Epoch);
+                if refused && self.mastership.as_ref().is_some_and(|m| m.epoch == epoch) {
+                    self.lose(Reason::Deposed);
+                }
+            }
+        }
+    }
+
+    fn handle_disconnected(&mut self) {
+        if let Session::Open { connected, .. } = &mut self.session {
+            *connected = false;
+        }
+        self.look = Look::default();
+        self.giving_back = false;
+        self.holder_seen = None;
+        self.vacancy = None;
+        if !self.settings.planted.has(Bug::WatchLostAtReconnect) {
+            self.picture = None;
+        }
+    }
+
+    fn handle_picture(&mut self, now: Moment, picture: Picture) {
+        self.look.under_way = false;
+        self.look.retry_at = None;
+        self.foreign = None;
+        self.cluster = Some(picture.cluster);
+        self.seen = self.seen.max(picture.epoch.epoch);
+        if let Some(m) = &self.mastership {
+            let lease = self.lease_ms();
+            if picture.epoch.version > m.epoch_version {
+                self.lose(Reason::Deposed);
+            } else if picture.epoch.version == m.epoch_version
+                && !picture.master.as_ref().is_some_and(|z| self.is_mine(z))
+            {
+                // Our claim's transaction is in this picture, and the znode it made is not.
+                self.lose(Reason::ZnodeGone);
+            } else if self.settings.planted.has(Bug::LeaseOnReads)
+                && let Some(m) = &mut self.mastership
+            {
+                m.lease_until = m.lease_until.map(|until| until.max(now + lease));
+            }
+            // An older picture comes from a server that lags behind: it says nothing.
+        }
+        self.note_holder(now, &picture);
+        self.picture = Some(picture);
+    }
+
+    fn note_holder(&mut self, now: Moment, picture: &Picture) {
+        let Some(m) = &picture.master else {
+            // Seen without a break until it went: then its last sign of life is known.
+            let seen_at = self.holder_seen.take().map(|seen| seen.at);
+            if self.vacancy.is_none() {
+                self.wants_answer = true;
+                let quiet_since = seen_at.unwrap_or(now);
+                self.vacancy = Some(Vacancy { since: now, quiet_since, lease_over_at: None });
+            }
+            return;
+        };
+        self.vacancy = None;
+        let moved = self
+            .holder_seen
+            .is_none_or(|seen| seen.created != m.created || seen.version != m.version);
+        if moved {
+            self.holder_seen = Some(HolderSeen { created: m.created, version: m.version, at: now });
+        }
+    }
+
+    fn handle_claimed(&mut self, now: Moment, sent_at: Moment, epoch: Epoch, answer: Answer) {
+        let Some(claim) = self.claim.take() else { return };
+        self.picture = None;
+        self.look.wanted = true;
+        match answer {
+            Answer::Done { epoch_version } => {
+                self.claims_refused = 0;
+                self.seen = self.seen.max(epoch);
+                self.vacancy = None;
+                let lease_until = Some(sent_at + self.lease_ms()).filter(|until| *until > now);
+                let next_heartbeat =
+                    if lease_until.is_some() { sent_at + self.heartbeat_ms() } else { now };
+                self.mastership = Some(Mastership {
+                    epoch,
+                    epoch_version,
+                    reason: claim.reason,
+                    lease_until,
+                    last_sent: lease_until.map(|_| sent_at),
+                    next_heartbeat,
+                    timing: Timing {
+                        confirming_ms: claim.confirming_ms,
+                        fencing_ms: now.ms_since(claim.sent_at),
+                    },
+                });
+            }
+            Answer::Refused(_) => {
+                self.claims_refused = self.claims_refused.saturating_add(1);
+                let more = self.claims_refused.saturating_sub(REFUSALS_AT_ONCE).min(20);
+                self.claim_not_before = Some(now + u64::from(more) * REFUSED_WAIT_MS);
+            }
+            // Done, not done or still to be done: the next look tells.
+            Answer::Ambiguous => {
+                if self.settings.planted.has(Bug::AmbiguousTakenForFailure) {
+                    self.leave(epoch);
+                }
+            }
+        }
+    }
+
+    fn handle_heartbeat_answered(
+        &mut self,
+        now: Moment,
+        sent_at: Moment,
+        epoch: Epoch,
+        answer: Answer,
+    ) {
+        let lease = self.lease_ms();
+        let Some(m) = self.mastership.as_mut().filter(|m| m.epoch == epoch) else { return };
+        match answer {
+            Answer::Done { .. } => {
+                let from =
+                    if self.settings.planted.has(Bug::LeaseFromAnswer) { now } else { sent_at };
+                m.lease_until = m.lease_until.max(Some(from + lease));
+            }
+            Answer::Refused(Refusal::Epoch) => self.lose(Reason::Deposed),
+            Answer::Refused(Refusal::Master) => self.lose(Reason::ZnodeGone),
+            Answer::Ambiguous => {}
+        }
+    }
+
+    // --- deciding
+
+    /// Takes every step that is due. Called after each fact and each time-out.
+    pub(crate) fn advance(&mut self, now: Moment, peer: &Detector, fx: &mut Vec<Effect>) {
+        if let Session::Closed { retry_at, failures } = self.session
+            && now >= retry_at
+        {
+            self.open_session(failures, fx);
+        }
+        if self.hold_off_until.is_some_and(|until| now >= until) {
+            self.hold_off_until = None;
+        }
+        if !self.connected() {
+            self.guard = Some(Guard::NoCoordinator);
+            return;
+        }
+        self.advance_look(now, fx);
+        self.advance_heartbeat(now, fx);
+        if self.mastership.is_some() || self.claim.is_some() || self.giving_back {
+            self.guard = None;
+            return;
+        }
+        let Some(picture) = self.picture.clone() else {
+            self.guard = self.foreign.clone().map(|what| Guard::ForeignZnode { what });
+            return;
+        };
+        self.guard = self.decide(now, &picture, peer, fx).err();
+    }
+
+    fn advance_look(&mut self, now: Moment, fx: &mut Vec<Effect>) {
+        if self.look.retry_at.is_some_and(|at| now >= at) {
+            self.look.retry_at = None;
+            self.look.wanted = true;
+        }
+        if self.look.wanted && !self.look.under_way {
+            self.look.wanted = false;
+            self.look.under_way = true;
+            self.order(ZooKeeperRequest::Look, fx);
+        }
+    }
+
+    fn advance_heartbeat(&mut self, now: Moment, fx: &mut Vec<Effect>) {
+        let interval = self.heartbeat_ms();
+        let Some(m) = &mut self.mastership else { return };
+        if now < m.next_heartbeat {
+            return;
+        }
+        m.next_heartbeat = now + interval;
+        m.last_sent = Some(now);
+        let what = ZooKeeperRequest::Heartbeat { epoch: m.epoch, epoch_version: m.epoch_version };
+        self.order(what, fx);
+    }
+
+    /// One picture, one decision. `Err` says what stands in the way.
+    fn decide(
+        &mut self,
+        now: Moment,
+        picture: &Picture,
+        peer: &Detector,
+        fx: &mut Vec<Effect>,
+    ) -> Result<(), Guard> {
+        if let Some(master) = &picture.master
+            && self.is_mine(master)
+        {
+            self.decide_own(now, picture, master, fx);
+            return Ok(());
+        }
+        self.check_guards(now, picture, peer)?;
+        match &picture.master {
+            Some(m) if m.instance == self.me.incarnation.instance => {
+                let since = self.holder_seen.map_or(now, |seen| seen.at);
+                self.race(now, since, picture, Reason::OwnPreviousLife, fx)
+            }
+            Some(m) => match self.takeover_reason(now, m, peer) {
+                Some(reason) => {
+                    let since = self.holder_seen.map_or(now, |seen| seen.at);
+                    self.race(now, since, picture, reason, fx)
+                }
+                None => Ok(()),
+            },
+            None => {
+                let reason = self.confirm_vacancy(now, picture, peer)?;
+                let since = self.vacancy.map_or(now, |v| v.since);
+                self.race(now, since, picture, reason, fx)
+            }
+        }
+    }
+
+    /// The znode lives with our session: either a claim that succeeded unheard, or what we left.
+    fn decide_own(
+        &mut self,
+        now: Moment,
+        picture: &Picture,
+        master: &MasterZnode,
+        fx: &mut Vec<Effect>,
+    ) {
+        let may_enter = master.epoch > self.left || self.settings.planted.has(Bug::EpochReentered);
+        if may_enter && !self.closing && self.settings.act {
+            self.mastership = Some(Mastership {
+                epoch: master.epoch,
+                epoch_version: picture.epoch.version,
+                reason: Reason::ClaimFoundDone,
+                lease_until: None, // this was a read: only a heartbeat starts the lease
+                last_sent: None,
+                next_heartbeat: now,
+                timing: Timing::default(),
+            });
+            self.advance_heartbeat(now, fx);
+        } else if !self.settings.planted.has(Bug::AmbiguousTakenForFailure) {
+            self.leave(master.epoch);
+            self.give_back(master.epoch, picture.epoch.version, Some(master.version), fx);
+        }
+    }
+
+    fn check_guards(&self, now: Moment, picture: &Picture, peer: &Detector) -> Result<(), Guard> {
+        if self.closing {
+            return Err(Guard::Closing);
+        }
+        if !self.settings.act {
+            return Err(Guard::Shadow);
+        }
+        if let Some(instance) = picture.twin {
+            return Err(Guard::Twin { instance });
+        }
+        if let Some(m) = &picture.master
+            && m.node == self.me.incarnation.node
+            && m.instance != self.me.incarnation.instance
+        {
+            return Err(Guard::Twin { instance: m.instance });
+        }
+        // A dead process is no obstacle, whatever it had configured.
+        if peer.gone().is_none()
+            && let Some(heard) = peer.heard()
+            && let Some(mismatch) =
+                Guard::mismatch(&self.me, Some(picture.cluster), &heard.statement)
+        {
+            return Err(mismatch);
+        }
+        if let Some(at) = self.claim_not_before.filter(|at| now < *at) {
+            return Err(Guard::ClaimsRefused { until: at });
+        }
+        let held_by_peer =
+            picture.master.as_ref().is_some_and(|m| m.instance != self.me.incarnation.instance);
+        match self.hold_off_until {
+            Some(until) if !held_by_peer && self.peer_may_take(now, picture, peer) => {
+                Err(Guard::HoldOff { until })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The peer is up, in contact, and has not had its turn yet.
+    fn peer_may_take(&self, now: Moment, picture: &Picture, peer: &Detector) -> bool {
+        let turn_over = self.vacancy.is_some_and(|v| now >= v.since + TURN_MS);
+        peer.reachable()
+            && !turn_over
+            && peer.heard().is_some_and(|heard| {
+                heard.statement.contact == Contact::Connected
+                    && heard.statement.cluster == Some(picture.cluster)
+            })
+    }
+
+    /// May the znode of a living session be replaced?
+    fn takeover_reason(
+        &self,
+        now: Moment,
+        holder: &MasterZnode,
+        peer: &Detector,
+    ) -> Option<Reason> {
+        if !self.settings.fast_takeover {
+            return None;
+        }
+        let name = || holder.node.clone();
+        if peer.gone().is_some_and(|dead| dead.life == holder.life) {
+            return Some(Reason::PeerDead { peer: name() });
+        }
+        let said = peer.heard().map(|h| &h.statement).filter(|s| s.identity.life == holder.life);
+        if said.is_some_and(|s| s.left >= holder.epoch) {
+            return Some(Reason::PeerLeft { peer: name() });
+        }
+        // Safe without waiting for expiry: the holder's lease is 2T/3 from an earlier moment.
+        let lease_over =
+            self.holder_seen.is_some_and(|seen| now >= seen.at + self.holder_silence_ms());
+        (peer.silent() && lease_over).then(|| Reason::PeerSilent { peer: name() })
+    }
+
+    /// Nobody holds the znode: may we?
+    fn confirm_vacancy(
+        &mut self,
+        now: Moment,
+        picture: &Picture,
+        peer: &Detector,
+    ) -> Result<Reason, Guard> {
+        let crumb = &picture.epoch;
+        let mine = crumb.node.as_ref() == Some(&self.me.incarnation.node);
+        if crumb.clean || crumb.epoch == Epoch(0) || mine {
+            return Ok(Reason::FirstClaim);
+        }
+        let holder = crumb.node.clone().unwrap_or_else(|| NodeId::new("?"));
+        if peer.gone().is_some_and(|dead| dead.incarnation.node == holder) {
+            return Ok(Reason::PeerDead { peer: holder });
+        }
+        if self.settings.planted.has(Bug::PingAsVeto)
+            && peer.heard().is_some_and(|h| h.statement.role == Role::Master)
+        {
+            return Err(Guard::Confirming { holder, until: now + self.silence_ms() });
+        }
+        let silence = self.silence_ms();
+        let new = Vacancy { since: now, quiet_since: now, lease_over_at: None };
+        let vacancy = self.vacancy.get_or_insert(new);
+        // Nothing is acknowledged to a holder without a znode: by then its lease is over for sure,
+        // so that no answer, and no missing one, can hold this up for longer.
+        let mut until = vacancy.since + silence;
+        if let Some(heard) = peer.answer_since(vacancy.since) {
+            if heard.statement.lease_ms == 0 || heard.statement.left >= crumb.epoch {
+                return Ok(Reason::HolderGone);
+            }
+            let over = heard.at + heard.statement.lease_ms + LEASE_MARGIN_MS;
+            until = until.min(*vacancy.lease_over_at.get_or_insert(over));
+        } else if peer.silent() {
+            until = until.min(vacancy.quiet_since + silence);
+        }
+        if now >= until {
+            return Ok(Reason::HolderGone);
+        }
+        Err(Guard::Confirming { holder, until })
+    }
+
+    fn race(
+        &mut self,
+        now: Moment,
+        since: Moment,
+        picture: &Picture,
+        reason: Reason,
+        fx: &mut Vec<Effect>,
+    ) -> Result<(), Guard> {
+        let epoch = self.seen.max(picture.epoch.epoch).max(self.left).next();
+        let planted = self.settings.planted;
+        let replace = picture.master.as_ref().map(|m| Replace {
+            version: (!planted.has(Bug::DeleteWithoutVersion)).then_some(m.version),
+        });
+        let epoch_version = (!planted.has(Bug::LateQueuedClaim)).then_some(picture.epoch.version);
+        self.claim = Some(Claim { reason, sent_at: now, confirming_ms: now.ms_since(since) });
+        self.order(ZooKeeperRequest::Claim { epoch, epoch_version, replace }, fx);
+        Ok(())
+    }
+
+    // --- small steps
+
+    fn lose(&mut self, reason: Reason) {
+        if let Some(m) = self.mastership.take() {
+            self.leave(m.epoch);
+            self.lost = Some(reason);
+            self.picture = None;
+            self.look.wanted = true;
+        }
+    }
+
+    fn leave(&mut self, epoch: Epoch) {
+        self.left = self.left.max(epoch);
+    }
+
+    fn give_back(
+        &mut self,
+        epoch: Epoch,
+        epoch_version: i32,
+        master_version: Option<i32>,
+        fx: &mut Vec<Effect>,
+    ) {
+        self.giving_back = true;
+        self.order(ZooKeeperRequest::Resign { epoch, epoch_version, master_version }, fx);
+        self.order(ZooKeeperRequest::Unregister { epoch }, fx);
+    }
+
+    fn open_session(&mut self, failures: u32, fx: &mut Vec<Effect>) {
+        self.generation += 1;
+        self.session = Session::Opening { failures };
+        self.look = Look::default();
+        self.picture = None;
+        self.holder_seen = None;
+        self.vacancy = None;
+        // What was under way on the old session is lost from sight; looking tells.
+        self.claim = None;
+        self.giving_back = false;
+        self.order(ZooKeeperRequest::OpenSession, fx);
+    }
+
+    fn connected(&self) -> bool {
+        matches!(self.session, Session::Open { connected: true, .. })
+    }
+
+    fn is_mine(&self, master: &MasterZnode) -> bool {
+        if self.settings.planted.has(Bug::OwnerNotCompared) {
+            return master.node == self.me.incarnation.node;
+        }
+        match self.session {
+            Session::Open { id, .. } => master.owner == id,
+            Session::Closed { .. } | Session::Opening { .. } => false,
+        }
+    }
+
+    fn timeout_ms(&self) -> u64 {
+        self.session_timeout_ms().unwrap_or(4_000)
+    }
+
+    fn heartbeat_ms(&self) -> u64 {
+        (self.timeout_ms() / 6).max(1)
+    }
+
+    fn lease_ms(&self) -> u64 {
+        self.timeout_ms() * 2 / 3
+    }
+
+    /// How long after the last sign of a holder its lease is over: 0.7 T.
+    fn silence_ms(&self) -> u64 {
+        self.timeout_ms() * 7 / 10
+    }
+
+    fn holder_silence_ms(&self) -> u64 {
+        let theirs = self
+            .picture
+            .as_ref()
+            .and_then(|p| p.master.as_ref())
+            .map_or(0, |m| m.session_timeout_ms);
+        self.timeout_ms().max(theirs) * 7 / 10
+    }
+}
