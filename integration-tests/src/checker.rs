@@ -6,14 +6,14 @@
 //! | log | line |
 //! |---|---|
 //! | requests | `{"at_ns","done_ns","request","node","epoch","error_no","outcome":"ok"\|"fail"\|"unknown"}`, and `"client"` where there are several |
-//! | gates | `{"node","epoch","open_ns","close_ns"}`, written by each node from inside its gate |
+//! | gates | `{"node","epoch","open_ns","close_ns"}`, written by each node from inside its gate, with `"until_ns"` where it is bound to a lease |
 //! | faults | `{"name","at_ns","until_ns"}`, and `"ended"`: the node whose process the fault ended |
 //!
 //! A client may write a line without an outcome when it sends and the whole line when it is answered,
 //! or the whole line only; numbers count up by one for each client, so a hole is a lost request too.
-//! A node may write its interval when the gate opens (no `close_ns`) and once more when it closes. One
-//! that was killed never wrote the end: its interval lasts until the fault that ended it, or for ever
-//! if no fault says so, which makes any later interval of the other node an overlap. That is on
+//! A node may write its interval when the gate opens (no `close_ns`), when its lease is extended, and
+//! when it closes. One that was killed never wrote the end: its interval lasts until the fault that
+//! ended it or the end of its last lease, or for ever if the logs tell of neither, which makes any later interval of the other node an overlap. That is on
 //! purpose: the checker must not be talked into believing what nobody saw.
 //!
 //! Everything here is O(n log n) and cannot time out.
@@ -25,7 +25,6 @@ use serde::{Deserialize, Serialize};
 
 /// One request of one client.
 #[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
 pub struct Request {
     /// When it was sent.
     pub at_ns: i64,
@@ -65,7 +64,6 @@ pub enum Outcome {
 
 /// A time during which a node's gate was open for one epoch.
 #[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
 pub struct Gate {
     /// Whose gate.
     pub node: String,
@@ -73,6 +71,9 @@ pub struct Gate {
     pub epoch: u64,
     /// When it opened.
     pub open_ns: i64,
+    /// The end of the lease it was open for: past it nothing passes, whoever is awake to close it.
+    #[serde(default)]
+    pub until_ns: Option<i64>,
     /// When it closed; absent when the node did not live to say so.
     #[serde(default)]
     pub close_ns: Option<i64>,
@@ -215,7 +216,7 @@ fn merge_requests(lines: &[Request], report: &mut Report) -> Requests {
     merged
 }
 
-/// A gate's interval with its end decided; `close_ns` is `i64::MAX` where nobody knows of one.
+/// A gate's interval with its end decided: the earliest known; `close_ns` is `i64::MAX` where nobody knows of one.
 #[derive(Debug, Clone)]
 struct Interval {
     node: String,
@@ -225,19 +226,22 @@ struct Interval {
 }
 
 fn merge_gates(lines: &[Gate], faults: &[Fault], report: &mut Report) -> Vec<Interval> {
-    let mut merged: BTreeMap<(&str, u64, i64), Option<i64>> = BTreeMap::new();
+    // For each gate: its end, and the end of its last lease.
+    let mut merged: BTreeMap<(&str, u64, i64), (Option<i64>, Option<i64>)> = BTreeMap::new();
     for line in lines {
-        let close = merged.entry((&line.node, line.epoch, line.open_ns)).or_default();
+        let (close, until) = merged.entry((&line.node, line.epoch, line.open_ns)).or_default();
         *close = close.or(line.close_ns);
+        *until = (*until).max(line.until_ns);
     }
     let mut intervals = Vec::new();
-    for ((node, epoch, open_ns), close_ns) in merged {
+    for ((node, epoch, open_ns), (close_ns, until_ns)) in merged {
         let killed_ns = faults
             .iter()
             .filter(|fault| fault.ended.as_deref() == Some(node) && fault.at_ns >= open_ns)
             .map(|fault| fault.at_ns)
             .min();
-        let close_ns = close_ns.or(killed_ns).unwrap_or(i64::MAX);
+        let ends = [close_ns.or(killed_ns), until_ns];
+        let close_ns = ends.into_iter().flatten().min().unwrap_or(i64::MAX);
         if close_ns < open_ns {
             report.violate(format!("the gate of {node} in epoch {epoch} closed before it opened"));
         }

@@ -39,7 +39,7 @@ fn answered(number: u64, at_ns: i64, done_ns: i64, node: &str, epoch: u64) -> Re
 }
 
 fn gate(node: &str, epoch: u64, open_ns: i64, close_ns: Option<i64>) -> Gate {
-    Gate { node: node.to_owned(), epoch, open_ns, close_ns }
+    Gate { node: node.to_owned(), epoch, open_ns, until_ns: None, close_ns }
 }
 
 #[track_caller]
@@ -59,7 +59,7 @@ fn a_good_history_passes_with_its_numbers() {
     assert_eq!(report.violations, Vec::<String>::new());
     assert_eq!((report.requests, report.ok, report.lost, report.overlap_ns), (100, 100, 0, 0));
     let gap = &report.gaps[0];
-    assert_eq!(gap.gap_ns, Some((1_035 - 981) * MS));
+    assert_eq!(gap.gap_ns, Some((1_021 - 981) * MS));
     assert_eq!(gap.epochs, (Some(1), Some(2)));
 }
 
@@ -127,6 +127,19 @@ fn a_gate_that_nobody_saw_closing_stays_open() {
     let mut history = good();
     history.faults[0].ended = None;
     assert_found(&history, "open together without a known end");
+}
+
+#[test]
+fn a_gate_that_nobody_saw_closing_ends_with_its_last_known_lease() {
+    let mut history = good();
+    history.faults[0].ended = None;
+    history.gates[0].until_ns = Some(500 * MS);
+    let mut extended = history.gates[0].clone();
+    extended.until_ns = Some(1_015 * MS);
+    history.gates.insert(0, extended);
+    assert!(check(&history).is_good());
+    history.gates[0].until_ns = Some(1_016 * MS);
+    assert_eq!(assert_found(&history, "were open together").overlap_ns, MS);
 }
 
 #[test]
