@@ -225,16 +225,22 @@ struct Interval {
     close_ns: i64,
 }
 
+/// What the lines of one gate tell of its end.
+#[derive(Debug, Default)]
+struct Ends {
+    close_ns: Option<i64>,
+    until_ns: Option<i64>,
+}
+
 fn merge_gates(lines: &[Gate], faults: &[Fault], report: &mut Report) -> Vec<Interval> {
-    // For each gate: its end, and the end of its last lease.
-    let mut merged: BTreeMap<(&str, u64, i64), (Option<i64>, Option<i64>)> = BTreeMap::new();
+    let mut merged: BTreeMap<(&str, u64, i64), Ends> = BTreeMap::new();
     for line in lines {
-        let (close, until) = merged.entry((&line.node, line.epoch, line.open_ns)).or_default();
-        *close = close.or(line.close_ns);
-        *until = (*until).max(line.until_ns);
+        let ends = merged.entry((&line.node, line.epoch, line.open_ns)).or_default();
+        ends.close_ns = ends.close_ns.or(line.close_ns);
+        ends.until_ns = ends.until_ns.max(line.until_ns);
     }
     let mut intervals = Vec::new();
-    for ((node, epoch, open_ns), (close_ns, until_ns)) in merged {
+    for ((node, epoch, open_ns), Ends { close_ns, until_ns }) in merged {
         let killed_ns = faults
             .iter()
             .filter(|fault| fault.ended.as_deref() == Some(node) && fault.at_ns >= open_ns)

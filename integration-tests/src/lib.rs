@@ -12,7 +12,7 @@ pub mod checker;
 pub mod http;
 pub mod need;
 pub mod network;
-// pub mod node;
+pub mod node;
 // pub mod nspawn;
 pub mod place;
 pub mod port;
