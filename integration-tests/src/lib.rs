@@ -13,7 +13,7 @@ pub mod http;
 pub mod need;
 pub mod network;
 pub mod node;
-// pub mod nspawn;
+pub mod nspawn;
 pub mod place;
 pub mod port;
 pub mod process;

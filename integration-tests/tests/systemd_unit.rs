@@ -1,0 +1,65 @@
+//! The unit file as systemd itself reads it: no word unknown, little exposed.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which report by panicking")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use hotpair_integration_tests::need::{Need, install, workspace};
+use hotpair_integration_tests::scratch::Scratch;
+
+/// A root folder that holds nothing but the unit and a program at the path that the unit names.
+fn root_with_unit() -> Scratch {
+    install(&[Need::Systemd]).unwrap();
+    let root = Scratch::new("systemd-root").unwrap();
+    let unit = fs::read(workspace().join("deploy/systemd/hotpair@.service")).unwrap();
+    fs::create_dir_all(root.join("etc/systemd/system")).unwrap();
+    fs::create_dir_all(root.join("usr/bin")).unwrap();
+    fs::write(root.join("etc/systemd/system/hotpair@.service"), unit).unwrap();
+    fs::write(root.join("usr/bin/hotpair"), "").unwrap();
+    fs::set_permissions(root.join("usr/bin/hotpair"), fs::Permissions::from_mode(0o755)).unwrap();
+    root
+}
+
+/// Both outputs, and whether it exited 0.
+fn analyze(root: &Scratch, arguments: &[&str]) -> (String, bool) {
+    let output = Command::new("systemd-analyze")
+        .arg(format!("--root={}", root.path().display()))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (String::from_utf8_lossy(&said).into_owned(), output.status.success())
+}
+
+/// What `verify` has to say of the unit. The root has none of the units that systemd brings along,
+/// so their absence is no finding; everything else is.
+fn findings(root: &Scratch) -> Vec<String> {
+    let (said, _) = analyze(root, &["verify", "--recursive-errors=no", "hotpair@a.service"]);
+    said.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn systemd_finds_nothing_to_say_about_the_unit() {
+    assert_eq!(findings(&root_with_unit()), Vec::<String>::new());
+}
+
+#[test]
+fn an_unknown_key_would_be_found() {
+    let root = root_with_unit();
+    let path = root.join("etc/systemd/system/hotpair@.service");
+    let unit = fs::read_to_string(&path).unwrap();
+    fs::write(&path, unit.replace("WatchdogSec=", "WatchdogSeconds=")).unwrap();
+    let said = findings(&root).join("\n");
+    assert!(said.contains("WatchdogSeconds"), "{said}");
+}
+
+#[test]
+fn the_unit_is_exposed_no_more_than_2_0() {
+    let root = root_with_unit();
+    let arguments =
+        ["security", "--no-pager", "--offline=true", "--threshold=20", "hotpair@a.service"];
+    let (said, passed) = analyze(&root, &arguments);
+    assert!(passed, "{said}");
+}
