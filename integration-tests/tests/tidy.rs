@@ -66,7 +66,7 @@ fn a_file_of_code_can_be_read_in_one_sitting() {
     let long: Vec<String> = files()
         .into_iter()
         .filter(|(path, _)| path.starts_with("crates/") && path.ends_with(".rs"))
-        .map(|(path, text)| (path, text.lines().count()))
+        .map(|(path, text)| (path, lines_of_code(&text)))
         .filter(|(_, lines)| *lines > LINES_MAX)
         .map(|(path, lines)| format!("{path} has {lines} lines"))
         .collect();
@@ -92,4 +92,10 @@ fn every_shell_script_can_be_parsed() {
     }
 }
 
-const LINES_MAX: usize = 800;
+/// The lines up to the file's own tests, which stand at its end.
+fn lines_of_code(text: &str) -> usize {
+    text.lines().take_while(|line| *line != "#[cfg(test)]").count()
+}
+
+/// About 800, with room to finish a sentence.
+const LINES_MAX: usize = 900;
