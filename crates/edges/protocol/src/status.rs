@@ -1,0 +1,149 @@
+//! `GET /status` and `GET /why`: all there is to see of a node, and the reasons in sentences.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::alerts::AlertEntry;
+use crate::role::Role;
+
+/// The answer of `GET /status`: `/role` and all the rest.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// As `/role` says.
+    #[serde(flatten)]
+    pub role: Role,
+    /// The program's version.
+    pub version: String,
+    /// The version of these words.
+    pub protocol: u32,
+    /// Where others reach this node.
+    pub addresses: Addresses,
+    /// Why it has its role.
+    pub reason: String,
+    /// What keeps it from becoming master, if anything does.
+    pub guard: Option<String>,
+    /// It never acts again in this epoch or a smaller one.
+    pub left: u64,
+    /// Who else holds the mastership, as the coordinator says.
+    pub holder: Option<String>,
+    /// What is left of the lease, if elected.
+    pub lease_left_ms: Option<u64>,
+    /// The negotiated session time-out.
+    pub session_timeout_ms: Option<u64>,
+    /// The longest time without a master that one failure should cost.
+    pub bound_ms: u64,
+    /// The phases of the newest promotion here.
+    pub phases: Vec<PhaseLength>,
+    /// More of the other node.
+    pub peer_detail: PeerStatus,
+    /// The datasets that are configured.
+    pub datasets: Vec<DatasetStatus>,
+    /// How many functions there are.
+    pub functions: usize,
+    /// Whether they are registered under this node's epoch now.
+    pub registered: bool,
+    /// Alerts that fire.
+    pub alerts: Vec<AlertEntry>,
+    /// Answers given so far.
+    pub requests: RequestTotals,
+    /// Changes of role by cause, since the process began.
+    pub switches: BTreeMap<String, u64>,
+}
+
+/// Where others reach a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// For clients.
+    pub client: String,
+    /// For operators and routers.
+    pub admin: String,
+    /// For the other node.
+    pub peer: String,
+}
+
+/// How long a phase of a promotion took.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseLength {
+    /// The phase.
+    pub phase: String,
+    /// Its length.
+    pub ms: u64,
+}
+
+/// What is known of the peer beyond [`crate::role::PeerRole`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its process is proven dead.
+    pub gone: bool,
+    /// Pings unanswered in a row.
+    pub unanswered: u32,
+    /// How long ago it said what is known of it.
+    pub heard_ms_ago: Option<u64>,
+    /// Whether it said that it serves.
+    pub serving: Option<bool>,
+    /// How it stands with the coordinator.
+    pub contact: Option<String>,
+    /// Its program's version.
+    pub version: Option<String>,
+    /// Its cluster id.
+    pub cluster: Option<String>,
+}
+
+/// A dataset.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DatasetStatus {
+    /// Its configured name.
+    pub name: String,
+    /// `absent`, `loading`, `ready` or `failed`.
+    pub state: String,
+    /// Rows read or held.
+    pub rows: u64,
+    /// How much of the source is read, 0 to 100; 100 when ready.
+    pub percent: u8,
+    /// Reading speed.
+    pub rows_per_second: u64,
+    /// How long loading took, when ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<u64>,
+    /// Why it failed, when failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Answers to clients since the process began.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RequestTotals {
+    /// How many had which error number.
+    pub by_error_no: BTreeMap<i64, u64>,
+    /// How long they took, in seconds.
+    pub seconds: Histogram,
+}
+
+/// Counts of values up to growing limits, as Prometheus has them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// (upper limit, how many values were not above it), limits growing, counts cumulated.
+    pub buckets: Vec<(f64, u64)>,
+    /// How many values there were.
+    pub count: u64,
+    /// Their sum.
+    pub sum: f64,
+}
+
+/// The answer of `GET /why`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Why {
+    /// The node asked.
+    pub node: String,
+    /// Its role.
+    pub role: String,
+    /// Whether it serves.
+    pub serving: bool,
+    /// Its epoch.
+    pub epoch: u64,
+    /// The cause of its role as a fixed word.
+    pub cause: String,
+    /// The whole story, a sentence an element: role and cause, guard, coordinator, peer, bound.
+    pub sentences: Vec<String>,
+}
