@@ -9,6 +9,7 @@
 //! [`checker`] judges a history from outside; it shares no code with the product.
 
 pub mod checker;
+pub mod exclusive;
 pub mod http;
 pub mod need;
 pub mod network;

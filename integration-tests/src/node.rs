@@ -116,6 +116,8 @@ impl Settings {
         line("directory", &quoted(&self.directory.to_string_lossy()));
         line("admin", "");
         line("token_file", &quoted(&token_file.to_string_lossy()));
+        // One token for both: what tells them apart is tested where the tokens are the subject.
+        line("read_token_file", &quoted(&token_file.to_string_lossy()));
         if self.insecure {
             line("tls", "");
             line("insecure", "true");

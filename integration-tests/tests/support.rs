@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::need::{Need, install};
 use hotpair_integration_tests::network::{Cut, Host, Network};
 use hotpair_integration_tests::wait::eventually;
@@ -33,6 +34,7 @@ fn a_lone_server_serves_again_after_a_kill_with_the_data_it_had() {
 
 #[test]
 fn an_ensemble_elects_another_leader_when_its_own_is_frozen() {
+    let _turn = Exclusive::acquire().unwrap();
     let zookeeper = ZooKeeper::ensemble(3).unwrap();
     let first = zookeeper.leader().expect("an ensemble that serves has a leader");
     zookeeper.freeze(first).unwrap();
@@ -53,6 +55,7 @@ fn an_ensemble_elects_another_leader_when_its_own_is_frozen() {
 
 #[test]
 fn an_ensemble_on_three_hosts_goes_on_without_the_one_cut_off() {
+    let _turn = Exclusive::acquire().unwrap();
     install(&[Need::Namespaces]).unwrap();
     let network = Network::new(3).unwrap();
     let hosts: Vec<Host> = network.hosts().collect();

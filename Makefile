@@ -1,0 +1,62 @@
+# hotpair: what one types. `make` alone lists it.
+#
+# Every cargo command works on the whole workspace and on nothing else: a smaller selection would
+# give the dependencies other features, and build them once more.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fix simulate bench soak install-test-needs cargo-present
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+INSTALL := integration-tests/scripts/install.sh
+SEEDS ?= 100000
+ARGS ?=
+
+# A test that waits in vain many times a second must not walk the stack each time.
+export RUST_LIB_BACKTRACE ?= 0
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*##/ { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: cargo-present ## a pair on a real ZooKeeper, broken in every way it knows; ARGS are passed on
+	$(INSTALL) zookeeper
+	$(CARGO) build --locked --release --workspace --bins
+	$(TARGET)/release/hotpair demo $(ARGS)
+
+test: cargo-present install-test-needs ## all tests, with real ZooKeeper servers, networks and tools
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked --workspace
+
+check: cargo-present ## format, lints, documentation, rings, house rules; writes nothing
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+	$(CARGO) test --locked --workspace --test rings --test tidy
+
+fix: cargo-present ## format, and let clippy repair what it can
+	$(CARGO) fmt --all
+	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+simulate: cargo-present ## SEEDS=100000 storms, from seed 0
+	$(CARGO) build --locked --release --workspace --bins
+	$(TARGET)/release/hotpair simulate --seeds $(SEEDS) $(ARGS)
+
+bench: cargo-present ## the benchmarks, with a JSON report; ARGS are passed on
+	$(INSTALL) zookeeper
+	$(CARGO) build --locked --release --workspace --bins
+	$(TARGET)/release/hotpair bench $(ARGS)
+
+soak: cargo-present install-test-needs ## the long tests as well: a real systemd, every fault many times
+	$(INSTALL) nspawn
+	$(CARGO) build --locked --workspace --bins
+	HOTPAIR_SOAK=1 $(CARGO) test --locked --workspace --test '*' -- --nocapture --test-threads=1
+
+install-test-needs: ## what the tests need from outside, only where missing (apt-get, root)
+	$(INSTALL) zookeeper namespaces systemd prometheus
+
+cargo-present:
+	@command -v $(CARGO) >/dev/null || { \
+	  echo "$(CARGO) is missing: install Rust $$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or later with rustup"; exit 1; }
+	@command -v cc >/dev/null || { \
+	  echo "cc is missing, and Rust links with it: install gcc and libc6-dev"; exit 1; }
