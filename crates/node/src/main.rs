@@ -1,1 +1,3 @@
+//! scratch
+mod config;
 fn main() {}

@@ -1,0 +1,222 @@
+//! The keys that a file may have. What a later version will build is refused by name, so that
+//! nobody believes in a setting that does nothing.
+
+use std::fmt;
+
+use toml::de::{DeTable, DeValue};
+
+/// What may stand at a place of the file.
+pub(super) enum Key {
+    /// Any value; its type is checked when it is read.
+    Value,
+    /// A table with these keys.
+    Table(&'static [(&'static str, Key)]),
+    /// An array of tables with these keys.
+    Tables(&'static [(&'static str, Key)]),
+    /// A table with names of the operator's choice as keys.
+    Names,
+    /// Known, and not built in this version.
+    Later,
+}
+
+use Key::{Later, Names, Table, Tables, Value};
+
+const LISTEN: Key = Table(&[("client", Value), ("admin", Value), ("peer", Value)]);
+
+pub(super) const NODE: &[(&str, Key)] = &[
+    ("pair", Value),
+    ("node", Value),
+    ("listen", LISTEN),
+    ("advertise", Later),
+    (
+        "peer",
+        Table(&[
+            ("address", Value),
+            ("admin", Value),
+            ("ping_interval", Value),
+            ("ping_timeout", Value),
+            ("ping_count", Value),
+        ]),
+    ),
+    (
+        "coordinator",
+        Table(&[
+            ("kind", Value),
+            (
+                "zookeeper",
+                Table(&[
+                    ("servers", Value),
+                    ("session_timeout", Value),
+                    ("root", Value),
+                    ("fast_takeover", Value),
+                    ("auth", Later),
+                    ("tls", Later),
+                ]),
+            ),
+            ("binary_star", Later),
+            ("keepalived", Later),
+        ]),
+    ),
+    (
+        "tables",
+        Table(&[
+            ("directory", Value),
+            ("replication", Later),
+            ("peer_directory", Later),
+            ("ack", Later),
+            ("durability", Later),
+        ]),
+    ),
+    ("store", Later),
+    ("sessions", Later),
+    ("upstream", Later),
+    ("functions", Later),
+    (
+        "datasets",
+        Tables(&[
+            ("name", Value),
+            ("source", Value),
+            ("key", Value),
+            ("load", Value),
+            ("feed", Later),
+            ("columns", Names),
+            ("broken_rows_max", Value),
+            ("unpivot", Table(&[("keep", Value), ("name", Value), ("value", Value)])),
+        ]),
+    ),
+    ("vsoa", Later),
+    ("services", Later),
+    ("hooks", Later),
+    ("alerts", Table(&[("webhook", Value)])),
+    ("control", Table(&[("act", Value), ("switches_per_hour", Value)])),
+    ("admin", Table(&[("token_file", Value), ("read_token_file", Value)])),
+    (
+        "tls",
+        Table(&[
+            ("insecure", Value),
+            ("certificate", Later),
+            ("key", Later),
+            ("authority", Later),
+        ]),
+    ),
+];
+
+/// A key that does not belong, with its line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Misplaced {
+    line: usize,
+    key: String,
+    what: What,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum What {
+    Unknown { near: Option<&'static str> },
+    Later,
+    NotATable,
+    NotTables,
+}
+
+impl fmt::Display for Misplaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { line, key, what } = self;
+        match what {
+            What::Unknown { near: Some(near) } => {
+                write!(f, "line {line}: unknown key {key}; did you mean {near}?")
+            }
+            What::Unknown { near: None } => write!(f, "line {line}: unknown key {key}"),
+            What::Later => {
+                write!(f, "line {line}: {key} is not built in this version; take it out")
+            }
+            What::NotATable => write!(f, "line {line}: {key} must be a table, [{key}]"),
+            What::NotTables => {
+                write!(f, "line {line}: {key} must be an array of tables, [[{key}]]")
+            }
+        }
+    }
+}
+
+/// Every key of the document that does not belong.
+pub(super) fn misplaced(text: &str, document: &DeTable<'_>) -> Vec<Misplaced> {
+    let mut found = Vec::new();
+    walk(text, document, NODE, "", &mut found);
+    found
+}
+
+fn walk(
+    text: &str,
+    table: &DeTable<'_>,
+    known: &'static [(&'static str, Key)],
+    prefix: &str,
+    found: &mut Vec<Misplaced>,
+) {
+    for (name, value) in table {
+        let key = if prefix.is_empty() {
+            name.get_ref().to_string()
+        } else {
+            format!("{prefix}.{}", name.get_ref())
+        };
+        let line = text[..name.span().start.min(text.len())].lines().count().max(1);
+        let line = if text[..name.span().start].ends_with('\n') { line + 1 } else { line };
+        let mut report = |what| found.push(Misplaced { line, key: key.clone(), what });
+        let Some((_, expected)) = known.iter().find(|(k, _)| k == name.get_ref()) else {
+            report(What::Unknown { near: nearest(name.get_ref(), known) });
+            continue;
+        };
+        match (expected, value.get_ref()) {
+            (Value, _) => {}
+            (Later, _) => report(What::Later),
+            (Names, DeValue::Table(_)) => {}
+            (Table(keys), DeValue::Table(inner)) => walk(text, inner, keys, &key, found),
+            (Names | Table(_), _) => report(What::NotATable),
+            (Tables(keys), DeValue::Array(items)) => {
+                for item in items {
+                    match item.get_ref() {
+                        DeValue::Table(inner) => walk(text, inner, keys, &key, found),
+                        _ => found.push(Misplaced { line, key: key.clone(), what: What::NotTables }),
+                    }
+                }
+            }
+            (Tables(_), _) => report(What::NotTables),
+        }
+    }
+}
+
+/// The known key that a typing error was probably meant to be.
+fn nearest(name: &str, known: &'static [(&'static str, Key)]) -> Option<&'static str> {
+    known
+        .iter()
+        .map(|(k, _)| (distance(name, k), *k))
+        .min()
+        .filter(|(distance, k)| *distance * 3 <= k.len().max(3))
+        .map(|(_, k)| k)
+}
+
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let cost = if x == *y { diagonal } else { diagonal + 1 };
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Is there such a key, seen as the dotted path of an environment variable?
+pub(super) fn is_known(path: &str) -> bool {
+    let mut known = NODE;
+    let mut parts = path.split('.').peekable();
+    while let Some(part) = parts.next() {
+        match known.iter().find(|(k, _)| *k == part).map(|(_, key)| key) {
+            Some(Value) => return parts.peek().is_none(),
+            Some(Table(keys)) => known = keys,
+            Some(Names | Tables(_) | Later) | None => return false,
+        }
+    }
+    false
+}

@@ -1,0 +1,445 @@
+//! A node's configuration: the file, then the environment (`HOTPAIR__SECTION__KEY`), in one place.
+//!
+//! Reading has three steps, and each reports all that it finds, not only the first: the keys (by
+//! line), the types (by key), and what the values mean together ([`NodeConfig::validate`]).
+
+mod keys;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+/// The environment's prefix.
+const ENVIRONMENT: &str = "HOTPAIR";
+
+/// Everything a node is told.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct NodeConfig {
+    /// The pair's name; both nodes the same.
+    pub(crate) pair: String,
+    /// This node's name; the two different.
+    pub(crate) node: String,
+    /// Where this node listens.
+    pub(crate) listen: Listen,
+    /// The other node.
+    pub(crate) peer: Peer,
+    /// What decides between the two.
+    pub(crate) coordinator: Coordinator,
+    /// Where this node keeps its files.
+    #[serde(default)]
+    pub(crate) tables: Tables,
+    /// Large read-mostly data to load.
+    #[serde(default)]
+    pub(crate) datasets: Vec<DatasetConfig>,
+    #[serde(default)]
+    pub(crate) alerts: Alerts,
+    #[serde(default)]
+    pub(crate) control: Control,
+    #[serde(default)]
+    pub(crate) admin: Admin,
+    #[serde(default)]
+    pub(crate) tls: Tls,
+}
+
+/// Addresses to bind, `host:port` with an IP address.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Listen {
+    pub(crate) client: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) peer: SocketAddr,
+}
+
+/// The other node.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Peer {
+    /// Its `listen.peer`, `host:port`.
+    pub(crate) address: String,
+    /// Its `listen.admin`, `host:port`; shown to operators.
+    pub(crate) admin: Option<String>,
+    #[serde(default = "default_ping")]
+    pub(crate) ping_interval: Span,
+    #[serde(default = "default_ping")]
+    pub(crate) ping_timeout: Span,
+    #[serde(default = "default_ping_count")]
+    pub(crate) ping_count: u32,
+}
+
+fn default_ping() -> Span {
+    Span(Duration::from_millis(200))
+}
+
+fn default_ping_count() -> u32 {
+    3
+}
+
+/// What decides between the two nodes.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Coordinator {
+    pub(crate) kind: String,
+    pub(crate) zookeeper: Option<ZooKeeper>,
+}
+
+/// The ensemble.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ZooKeeper {
+    /// `host:port` of each server of one ensemble.
+    pub(crate) servers: Vec<String>,
+    /// Asked for; the server clamps it to between 2 and 20 of its ticks.
+    #[serde(default = "default_session_timeout")]
+    pub(crate) session_timeout: Span,
+    /// The znode below which pairs are; both nodes the same.
+    #[serde(default = "default_root")]
+    pub(crate) root: String,
+    /// Take over a dead or silent peer without waiting for its session's expiry.
+    #[serde(default = "default_true")]
+    pub(crate) fast_takeover: bool,
+}
+
+fn default_session_timeout() -> Span {
+    Span(Duration::from_secs(4))
+}
+
+fn default_root() -> String {
+    "/hotpair".to_owned()
+}
+
+fn default_true() -> bool {
+    true
+}
+
+/// Where files are kept.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub(crate) struct Tables {
+    /// This node's own directory: its identity, its lock, its journal.
+    pub(crate) directory: PathBuf,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self { directory: PathBuf::from("/var/lib/hotpair") }
+    }
+}
+
+/// One dataset.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct DatasetConfig {
+    pub(crate) name: String,
+    /// `file:///…` ending in .csv, .csv.gz or .parquet.
+    pub(crate) source: String,
+    /// The columns that make a row's key, in order.
+    pub(crate) key: Vec<String>,
+    /// `on-promote` or `preload`.
+    #[serde(default = "default_load")]
+    pub(crate) load: String,
+    /// Kinds of columns that inference would get wrong.
+    #[serde(default)]
+    pub(crate) columns: BTreeMap<String, String>,
+    /// More broken rows than this fail the load.
+    #[serde(default)]
+    pub(crate) broken_rows_max: u64,
+    /// Makes one row of each column of a wide file.
+    pub(crate) unpivot: Option<UnpivotConfig>,
+}
+
+fn default_load() -> String {
+    "on-promote".to_owned()
+}
+
+/// How a wide file becomes a long one.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct UnpivotConfig {
+    /// Columns that stay.
+    pub(crate) keep: Vec<String>,
+    /// The new column with the names of the others.
+    pub(crate) name: String,
+    /// The new column with their values.
+    pub(crate) value: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Alerts {
+    /// Where firing alerts are posted, in Alertmanager's v2 format.
+    pub(crate) webhook: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub(crate) struct Control {
+    /// false: decides and records, and never claims.
+    pub(crate) act: bool,
+    /// Unplanned voluntary switches allowed in an hour.
+    pub(crate) switches_per_hour: u32,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { act: true, switches_per_hour: 6 }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Admin {
+    /// The bearer token that every POST needs.
+    pub(crate) token_file: Option<PathBuf>,
+    /// The bearer token that a GET from elsewhere than loopback needs.
+    pub(crate) read_token_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Tls {
+    /// Written out: plain text off loopback is meant.
+    pub(crate) insecure: bool,
+}
+
+/// A length of time as operators write it: `200ms`, `4s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span(pub(crate) Duration);
+
+impl Span {
+    pub(crate) fn ms(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map(Self).map_err(|_| {
+            serde::de::Error::custom(format!("{text:?} is no length of time; write 200ms or 4s"))
+        })
+    }
+}
+
+/// The configuration cannot be used; every problem found.
+#[derive(Debug)]
+pub(crate) struct ConfigError {
+    file: PathBuf,
+    problems: Vec<String>,
+}
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.problems.iter().enumerate() {
+            let separator = if i == 0 { "" } else { "\n" };
+            write!(f, "{separator}{}: {problem}", self.file.display())?;
+        }
+        Ok(())
+    }
+}
+
+impl NodeConfig {
+    /// Reads the file and the environment of this process.
+    pub(crate) fn read(file: &Path) -> Result<Self, ConfigError> {
+        let fail = |problems| ConfigError { file: file.to_owned(), problems };
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| fail(vec![format!("cannot be read: {error}")]))?;
+        let environment = std::env::vars()
+            .filter(|(name, _)| name.starts_with(&format!("{ENVIRONMENT}__")))
+            .collect();
+        Self::parse(&text, &environment).map_err(fail)
+    }
+
+    /// Parses the file's text and the environment's variables that begin with the prefix.
+    fn parse(text: &str, environment: &BTreeMap<String, String>) -> Result<Self, Vec<String>> {
+        let document = toml::de::DeTable::parse(text)
+            .map_err(|error| vec![error.to_string().trim().replace('\n', " ")])?;
+        let mut problems: Vec<String> =
+            keys::misplaced(text, document.get_ref()).iter().map(ToString::to_string).collect();
+        for name in environment.keys() {
+            let path = name[ENVIRONMENT.len() + 2..].to_lowercase().replace("__", ".");
+            if !keys::is_known(&path) {
+                problems.push(format!("environment variable {name}: unknown key {path}"));
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let from_environment = config::Environment::with_prefix(ENVIRONMENT)
+            .prefix_separator("__")
+            .separator("__")
+            .try_parsing(true)
+            .list_separator(",")
+            .with_list_parse_key("coordinator.zookeeper.servers")
+            .source(Some(environment.clone().into_iter().collect()));
+        let config: Self = config::Config::builder()
+            .add_source(config::File::from_str(text, config::FileFormat::Toml))
+            .add_source(from_environment)
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .map_err(|error| vec![error.to_string()])?;
+        let problems = config.validate();
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
+    }
+
+    /// What the values mean together; each problem names the keys and the values.
+    fn validate(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        self.validate_names(&mut problems);
+        self.validate_addresses(&mut problems);
+        self.validate_coordinator(&mut problems);
+        self.validate_datasets(&mut problems);
+        for (key, file) in [
+            ("admin.token_file", &self.admin.token_file),
+            ("admin.read_token_file", &self.admin.read_token_file),
+        ] {
+            if let Some(file) = file
+                && let Err(error) = std::fs::metadata(file)
+            {
+                problems.push(format!("{key} = {:?}: {error}", file.display()));
+            }
+        }
+        if let Some(url) = &self.alerts.webhook
+            && !url.starts_with("http://")
+        {
+            problems.push(format!("alerts.webhook = {url:?}: must begin with http://"));
+        }
+        problems
+    }
+
+    fn validate_names(&self, problems: &mut Vec<String>) {
+        for (key, value) in [("pair", &self.pair), ("node", &self.node)] {
+            let good = !value.is_empty()
+                && value.len() <= 64
+                && value.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+            if !good {
+                problems.push(format!(
+                    "{key} = {value:?}: a name has 1 to 64 letters, digits, - or _"
+                ));
+            }
+        }
+    }
+
+    fn validate_addresses(&self, problems: &mut Vec<String>) {
+        let listen = &self.listen;
+        let addresses = [
+            ("listen.client", listen.client),
+            ("listen.admin", listen.admin),
+            ("listen.peer", listen.peer),
+        ];
+        for (i, (key, address)) in addresses.iter().enumerate() {
+            for (other_key, other) in &addresses[..i] {
+                if address == other && address.port() != 0 {
+                    problems.push(format!("{key} and {other_key} are both {address}"));
+                }
+            }
+            if !address.ip().is_loopback() && !self.tls.insecure {
+                problems.push(format!(
+                    "{key} = \"{address}\" is not a loopback address and TLS is not built in this \
+                     version: write tls.insecure = true if plain text is meant"
+                ));
+            }
+        }
+        if self.peer.address == listen.peer.to_string() {
+            problems.push(format!("peer.address and listen.peer are both {}", listen.peer));
+        }
+        if !has_port(&self.peer.address) {
+            problems.push(format!("peer.address = {:?}: write host:port", self.peer.address));
+        }
+        if self.peer.ping_count == 0 {
+            problems.push("peer.ping_count = 0: at least 1 ping must be missed".to_owned());
+        }
+        for (key, span) in [
+            ("peer.ping_interval", self.peer.ping_interval),
+            ("peer.ping_timeout", self.peer.ping_timeout),
+        ] {
+            if span.ms() < 10 || span.ms() > 60_000 {
+                let text = humantime::format_duration(span.0);
+                problems.push(format!("{key} = \"{text}\": must lie between 10ms and 60s"));
+            }
+        }
+    }
+
+    fn validate_coordinator(&self, problems: &mut Vec<String>) {
+        match self.coordinator.kind.as_str() {
+            "zookeeper" => {}
+            kind @ ("binary-star" | "keepalived" | "standalone") => problems.push(format!(
+                "coordinator.kind = {kind:?} is not built in this version; it has \"zookeeper\""
+            )),
+            kind => problems.push(format!(
+                "coordinator.kind = {kind:?}: must be zookeeper, binary-star, keepalived or \
+                 standalone"
+            )),
+        }
+        let Some(zookeeper) = &self.coordinator.zookeeper else {
+            if self.coordinator.kind == "zookeeper" {
+                problems.push(
+                    "coordinator.kind is \"zookeeper\" and [coordinator.zookeeper] is missing"
+                        .to_owned(),
+                );
+            }
+            return;
+        };
+        if zookeeper.servers.is_empty() {
+            problems.push("coordinator.zookeeper.servers is empty".to_owned());
+        }
+        for server in zookeeper.servers.iter().filter(|s| !has_port(s)) {
+            problems
+                .push(format!("coordinator.zookeeper.servers: {server:?}: write host:port"));
+        }
+        let root = &zookeeper.root;
+        if !root.starts_with('/') || (root.ends_with('/') && root != "/") || root.contains("//") {
+            problems.push(format!(
+                "coordinator.zookeeper.root = {root:?}: a path like /hotpair, no slash at its end"
+            ));
+        }
+        let timeout = zookeeper.session_timeout;
+        if timeout.ms() < 200 || timeout.ms() > 120_000 {
+            problems.push(format!(
+                "coordinator.zookeeper.session_timeout = \"{}\": must lie between 200ms and 2m",
+                humantime::format_duration(timeout.0)
+            ));
+        }
+    }
+
+    fn validate_datasets(&self, problems: &mut Vec<String>) {
+        for (i, dataset) in self.datasets.iter().enumerate() {
+            let name = &dataset.name;
+            if self.datasets[..i].iter().any(|other| other.name == *name) {
+                problems.push(format!("datasets: two are named {name:?}"));
+            }
+            if dataset.key.is_empty() {
+                problems.push(format!("datasets {name:?}: key is empty"));
+            }
+            if !matches!(dataset.load.as_str(), "on-promote" | "preload") {
+                problems.push(format!(
+                    "datasets {name:?}: load = {:?}: must be on-promote or preload",
+                    dataset.load
+                ));
+            }
+        }
+    }
+
+    /// The part that both nodes must have alike, as one number to compare over the link.
+    pub(crate) fn digest(&self) -> u64 {
+        let mut text = format!("{}\0{}", self.pair, self.coordinator.kind);
+        for dataset in &self.datasets {
+            text.push_str(&format!("\0{}\0{:?}\0{}", dataset.name, dataset.key, dataset.load));
+        }
+        // FNV-1a: stable over versions and machines, which std's hasher does not promise.
+        text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+}
+
+fn has_port(address: &str) -> bool {
+    address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
+}
+
+/// A commented example that is valid as it stands.
+pub(crate) const EXAMPLE: &str = include_str!("example.toml");
+
+#[cfg(test)]
+mod tests;
