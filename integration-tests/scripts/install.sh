@@ -33,18 +33,15 @@ present() {
   esac
 }
 
-# The packages whose proofs are missing, for all names given; empty when everything is there.
-missing_packages() {
+# What is missing of all names given, a proof and its packages a line; empty when all is there.
+missing_proofs() {
   local name row proof
   for name in "$@"; do
     row=$(needs | grep "^$name|")
     for proof in $(echo "$row" | cut -d'|' -f2); do
-      if ! present "$proof"; then
-        echo "$row" | cut -d'|' -f3
-        break
-      fi
+      present "$proof" || echo "$proof|$(echo "$row" | cut -d'|' -f3)"
     done
-  done | tr '\n' ' '
+  done
 }
 
 known_names() { needs | cut -d'|' -f1 | tr '\n' ' '; }
@@ -90,20 +87,22 @@ for name in "$@"; do
   needs | grep -q "^$name|" || fail "unknown name '$name'; known: $(known_names)"
 done
 
-missing=$(missing_packages "$@")
+missing=$(missing_proofs "$@")
 [ -z "$missing" ] && exit 0
-# shellcheck disable=SC2086  # package names are to be split
-command_line="apt-get install --no-install-recommends $(echo $missing)"
-[ $mode = check ] && fail "missing for '$*': $missing(do: $command_line)"
-command -v apt-get >/dev/null || fail "missing for '$*': $missing(this system has no apt-get; install their like by hand)"
-[ "$(id -u)" = 0 ] || fail "missing for '$*': $missing(not root; do: sudo $command_line)"
+proofs=$(echo "$missing" | cut -d'|' -f1 | sort -u | tr '\n' ' ')
+packages=$(echo "$missing" | cut -d'|' -f2 | tr ' ' '\n' | sort -u | tr '\n' ' ')
+what="missing for '$*': ${proofs% }"
+todo="apt-get install --no-install-recommends ${packages% }"
+[ $mode = check ] && fail "$what (do: $todo)"
+command -v apt-get >/dev/null || fail "$what (this system has no apt-get; install the like of ${packages% } by hand)"
+[ "$(id -u)" = 0 ] || fail "$what (not root; do: sudo $todo)"
 
 exec 9>/var/lock/hotpair-install.lock
 flock -w 900 9 || fail "another install.sh has held /var/lock/hotpair-install.lock for 15 minutes"
-missing=$(missing_packages "$@")
-[ -z "$missing" ] && exit 0
-echo "installing $missing" >&2
-# shellcheck disable=SC2086
-install_packages $missing
-missing=$(missing_packages "$@")
-[ -z "$missing" ] || fail "installed, and yet missing for '$*': $missing"
+# Somebody else may have installed it while we waited.
+[ -z "$(missing_proofs "$@")" ] && exit 0
+echo "installing ${packages% }" >&2
+# shellcheck disable=SC2086  # package names are to be split
+install_packages $packages
+missing=$(missing_proofs "$@")
+[ -z "$missing" ] || fail "installed ${packages% }, and yet missing for '$*': $(echo "$missing" | cut -d'|' -f1 | tr '\n' ' ')"
