@@ -11,6 +11,7 @@
 pub mod checker;
 pub mod exclusive;
 pub mod http;
+pub mod load;
 pub mod need;
 pub mod network;
 pub mod node;
