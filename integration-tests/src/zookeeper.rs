@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -153,16 +153,15 @@ impl ZooKeeper {
             .find(|server| matches!(self.mode(*server), Ok(Mode::Leader | Mode::Standalone)))
     }
 
-    /// The server that this client is connected to, by the client's own address.
-    pub fn server_of(&self, client: SocketAddr) -> Result<Option<usize>> {
-        for server in 0..self.len() {
-            // A dead server has no clients.
-            let Ok(answer) = self.four_letters(server, "cons") else { continue };
-            if answer.contains(&format!("/{client}[")) {
-                return Ok(Some(server));
-            }
-        }
-        Ok(None)
+    /// The server that the host with this address is connected to. For hosts of a network only: on
+    /// loopback everybody has the same address, and so has whoever shares a host with a server.
+    #[must_use]
+    pub fn server_of(&self, client: IpAddr) -> Option<usize> {
+        (0..self.len()).find(|server| {
+            // A dead or cut off server has no clients.
+            let answer = self.four_letters(*server, "cons").unwrap_or_default();
+            answer.contains(&format!("/{client}:"))
+        })
     }
 
     /// The server's answer to one of the administrator's words.

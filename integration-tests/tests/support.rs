@@ -77,6 +77,38 @@ fn an_ensemble_on_three_hosts_goes_on_without_the_one_cut_off() {
     .unwrap();
 }
 
+#[test]
+fn the_server_that_a_host_is_connected_to_can_be_told_and_cut_off_alone() {
+    install(&[Need::Namespaces]).unwrap();
+    let _turn = Exclusive::acquire().unwrap();
+    let network = Network::new(4).unwrap();
+    let servers = [Host(2), Host(3), Host(4)];
+    let zookeeper = ZooKeeper::start_on(&network, &servers, &Settings::default()).unwrap();
+    let client = Host(1);
+    for server in [0, 2] {
+        let address = zookeeper.addresses()[server];
+        let connection = network.place(client).connect(address, Duration::from_secs(5)).unwrap();
+        eventually(Duration::from_secs(10), "the server knows the client", || {
+            ensure!(zookeeper.server_of(network.address(client)) == Some(server), "not yet");
+            Ok(())
+        })
+        .unwrap();
+        drop(connection);
+    }
+    // Cut off from the other servers only: its clients still reach it, and learn nothing new.
+    let others: Vec<Host> = servers[1..].to_vec();
+    let _cut = network.apart(servers[0], &others).unwrap();
+    eventually(Duration::from_secs(60), "the server cut off serves no more", || {
+        ensure!(zookeeper.mode(0).is_err(), "it serves");
+        zookeeper.mode(1).map(drop)
+    })
+    .unwrap();
+    network
+        .place(client)
+        .connect(zookeeper.addresses()[0], Duration::from_secs(5))
+        .expect("only the other servers are out of its reach");
+}
+
 /// Whether the host gets an answer from the other one's listener.
 fn reaches(network: &Network, from: Host, to: Host) -> Result<()> {
     let address = network.socket(to, 7000);
