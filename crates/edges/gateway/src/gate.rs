@@ -371,12 +371,12 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "was entered before")]
-    fn an_epoch_left_is_never_opened_again() {
+    #[should_panic(expected = "epoch 6 is over")]
+    fn a_smaller_epoch_is_never_opened_again() {
         let mut keeper = GateKeeper::new(None);
         keeper.open(Epoch(7), in_an_hour());
         keeper.close(Epoch(7));
-        keeper.open(Epoch(7), in_an_hour());
+        keeper.open(Epoch(6), in_an_hour());
     }
 
     #[test]
