@@ -245,9 +245,11 @@ impl Node {
 
     /// Lets every machine take the steps that the others' news allow.
     fn settle(&mut self, now: Moment, fx: &mut Vec<Effect>) {
-        self.yield_to_peer(fx);
-        self.follow(now, fx);
+        self.yield_to_peer(now, fx);
+        // What the role gave up is resigned before the role looks at its standing again, else it
+        // would find itself still elected in the epoch that it just left.
         self.grant_wishes(now, fx);
+        self.follow(now, fx);
         self.election.advance(now, &self.detector, fx);
         self.follow(now, fx);
         self.retry_register(now, fx);
@@ -412,7 +414,7 @@ impl Node {
     }
 
     /// Two masters seen over the link: the smaller epoch yields, else the larger name.
-    fn yield_to_peer(&mut self, fx: &mut Vec<Effect>) {
+    fn yield_to_peer(&mut self, now: Moment, fx: &mut Vec<Effect>) {
         let (Role::Master | Role::Promoting, Some(ours)) = (self.role.role(), self.role.epoch())
         else {
             return;
@@ -432,7 +434,11 @@ impl Node {
         } else {
             return;
         };
-        self.election.depose(reason, fx);
+        // The gate closes before the epoch is given back.
+        let mut given_back = Vec::new();
+        self.election.depose(reason, &mut given_back);
+        self.follow(now, fx);
+        fx.append(&mut given_back);
     }
 
     /// Tells the journal what changed, and the peer at once what it would want to know.
