@@ -69,6 +69,8 @@ pub struct ZooKeeperElection {
     guard: Option<Guard>,
     lost: Option<Reason>,
     wants_answer: bool,
+    /// When all steps due were taken last: a deadline up to then has been heeded.
+    heeded: Option<Moment>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,6 +159,7 @@ impl ZooKeeperElection {
             guard: None,
             lost: None,
             wants_answer: false,
+            heeded: None,
         }
     }
 
@@ -255,12 +258,16 @@ impl ZooKeeperElection {
     /// When this wants to be woken.
     #[must_use]
     pub fn deadline(&self) -> Option<Moment> {
+        // A moment that has passed and changed nothing would have us woken again and again.
+        let ahead =
+            |at: Option<Moment>| at.filter(|at| self.heeded.is_none_or(|heeded| *at > heeded));
         let mut next = match self.session {
             Session::Closed { retry_at, .. } => Some(retry_at),
             Session::Opening { .. } | Session::Open { .. } => None,
         };
         if let Some(m) = &self.mastership {
-            next = earlier(next, m.lease_until.or(m.last_sent.map(|at| at + self.lease_ms())));
+            let lease = m.lease_until.or(m.last_sent.map(|at| at + self.lease_ms()));
+            next = earlier(next, ahead(lease));
             if self.connected() {
                 next = earlier(next, Some(m.next_heartbeat));
             }
@@ -272,19 +279,19 @@ impl ZooKeeperElection {
         if self.claim.is_some() {
             return next;
         }
-        next = earlier(next, self.claim_not_before);
+        next = earlier(next, ahead(self.claim_not_before));
         if let Some(v) = &self.vacancy {
-            next = earlier(next, Some(v.since + self.silence_ms()));
-            next = earlier(next, Some(v.quiet_since + self.silence_ms()));
-            next = earlier(next, v.lease_over_at);
-            next = earlier(next, self.hold_off_until.map(|_| v.since + TURN_MS));
+            next = earlier(next, ahead(Some(v.since + self.silence_ms())));
+            next = earlier(next, ahead(Some(v.quiet_since + self.silence_ms())));
+            next = earlier(next, ahead(v.lease_over_at));
+            next = earlier(next, ahead(self.hold_off_until.map(|_| v.since + TURN_MS)));
         }
         if let Some(seen) = &self.holder_seen
             && self.settings.fast_takeover
         {
-            next = earlier(next, Some(seen.at + self.holder_silence_ms()));
+            next = earlier(next, ahead(Some(seen.at + self.holder_silence_ms())));
         }
-        earlier(next, self.hold_off_until)
+        earlier(next, ahead(self.hold_off_until))
     }
 
     /// A fresh answer of the peer would help; asked once per wish.
@@ -556,6 +563,7 @@ impl ZooKeeperElection {
 
     /// Takes every step that is due. Called after each fact and each time-out.
     pub(crate) fn advance(&mut self, now: Moment, peer: &Detector, fx: &mut Vec<Effect>) {
+        self.heeded = Some(now);
         if let Session::Closed { retry_at, failures } = self.session
             && now >= retry_at
         {
