@@ -1,0 +1,321 @@
+//! The operators' HTTP: every path, who may ask for it, and what it says.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hotpair_core::pair::identity::Epoch;
+use hotpair_http::{Bytes, Handler, Method, Refusal, Request, Response, StatusCode};
+use hotpair_protocol::{RequestTotals, Role, SwitchoverAnswer, SwitchoverBody};
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::clock;
+use crate::health::Health;
+use crate::metrics;
+use crate::snapshot::Snapshot;
+use crate::tokens::{Permission, Tokens};
+use crate::why::why;
+
+/// What must be asked at the moment of answering, because an answer kept may be wrong by then. Must
+/// answer at once, from any thread, without locks.
+pub trait Live: Send + Sync + std::fmt::Debug + 'static {
+    /// The epoch whose gate is open now, its lease not over.
+    fn serving_epoch(&self) -> Option<Epoch>;
+
+    /// Answers given to clients up to now.
+    fn requests(&self) -> RequestTotals;
+}
+
+/// What an operator orders.
+#[derive(Debug)]
+pub enum AdminCommand {
+    /// Give the mastership to the other node.
+    Switchover {
+        /// Who orders it.
+        by: SocketAddr,
+        /// Takes a sentence: what happened, or why it did not. Not answering within 30 s, or dropping
+        /// it, is an answer too.
+        answer: oneshot::Sender<Result<String, String>>,
+    },
+}
+
+/// What the node gives to its operators' HTTP.
+#[derive(Clone, Debug)]
+pub struct AdminState {
+    /// The newest snapshot.
+    pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// Whether control turns.
+    pub health: Arc<Health>,
+    /// What is asked at the moment of answering.
+    pub live: Arc<dyn Live>,
+    /// Who may do what.
+    pub tokens: Tokens,
+    /// Where orders go. When it is full they are refused.
+    pub commands: mpsc::Sender<AdminCommand>,
+}
+
+/// Answers operators.
+#[derive(Debug)]
+pub struct AdminService {
+    state: AdminState,
+    followers: Arc<Semaphore>,
+}
+
+impl AdminService {
+    /// A service that shows this.
+    #[must_use]
+    pub fn new(state: AdminState) -> Self {
+        Self { state, followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)) }
+    }
+
+    fn look(&self, path: &str) -> Option<Response> {
+        let state = &self.state;
+        let open = state.live.serving_epoch();
+        let snapshot = Arc::clone(&state.snapshot.borrow());
+        let now = clock::now();
+        Some(match path {
+            "/lookup" => truth(state.health.is_healthy()),
+            "/is-master" => truth(snapshot.is_serving(open)),
+            "/healthz" => Response::text(StatusCode::OK, "ok\n"),
+            "/readyz" => self.ready(&snapshot, open),
+            "/role" => document(&snapshot.role(now, open)),
+            "/status" => document(&snapshot.status(now, open, state.live.requests())),
+            "/why" => document(&why(&snapshot, now, open)),
+            "/alerts" => document(&snapshot.alerts()),
+            "/functions" => document(&snapshot.functions()),
+            "/metrics" => {
+                let text = metrics::text(&snapshot, open, &state.live.requests());
+                Response::new(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
+            }
+            "/events" => self.follow(),
+            _ => return None,
+        })
+    }
+
+    fn ready(&self, snapshot: &Snapshot, open: Option<Epoch>) -> Response {
+        let trouble = self.state.health.trouble();
+        let unready = if snapshot.is_serving(open) { None } else { snapshot.unready() };
+        match trouble.or(unready) {
+            None => Response::text(StatusCode::OK, "ready\n"),
+            Some(why) => Response::text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        }
+    }
+
+    fn follow(&self) -> Response {
+        let Ok(place) = Arc::clone(&self.followers).try_acquire_owned() else {
+            let text = format!("{FOLLOWERS_MAX} follow the events already\n");
+            return Response::text(StatusCode::SERVICE_UNAVAILABLE, text);
+        };
+        let (pieces, taken) = mpsc::channel(EVENTS_WAITING_MAX);
+        tokio::spawn(tell_follower(self.state.clone(), pieces, place));
+        Response::events(taken)
+    }
+
+    async fn order(&self, request: &Request) -> Option<Response> {
+        match request.path.as_str() {
+            "/switchover" => Some(match self.state.tokens.may_order(request) {
+                Permission::Granted => self.switchover(request).await,
+                Permission::TokenNeeded => token_needed(),
+                Permission::NoTokenConfigured => Response::text(
+                    StatusCode::FORBIDDEN,
+                    "orders are refused: no admin.token_file is configured\n",
+                ),
+            }),
+            "/master" | "/backup" => Some(Response::text(
+                StatusCode::CONFLICT,
+                format!(
+                    "keepalived gives no orders here: the coordinator of this node is {}\n",
+                    self.state.snapshot.borrow().coordinator
+                ),
+            )),
+            _ => None,
+        }
+    }
+
+    async fn switchover(&self, request: &Request) -> Response {
+        let body = if request.body.is_empty() { b"{}" } else { &request.body[..] };
+        let dry_run = match serde_json::from_slice::<SwitchoverBody>(body) {
+            Ok(SwitchoverBody { dry_run }) => dry_run,
+            Err(error) => {
+                let text = format!("the body: {error}");
+                return outcome(StatusCode::BAD_REQUEST, false, Err(text));
+            }
+        };
+        let snapshot = Arc::clone(&self.state.snapshot.borrow());
+        let forecast = snapshot.forecast(self.state.live.serving_epoch());
+        if dry_run {
+            let status = if forecast.is_ok() { StatusCode::OK } else { StatusCode::CONFLICT };
+            return outcome(status, true, forecast);
+        }
+        // The forecast is advice; who decides is the role machine.
+        let (answer, answered) = oneshot::channel();
+        let command = AdminCommand::Switchover { by: request.from, answer };
+        if self.state.commands.try_send(command).is_err() {
+            let text = "orders are waiting already, or the process is ending".to_owned();
+            return outcome(StatusCode::SERVICE_UNAVAILABLE, false, Err(text));
+        }
+        tracing::info!(by = %request.from, "a switchover was ordered");
+        match timeout(ORDER_TIMEOUT, answered).await {
+            Ok(Ok(Ok(text))) => outcome(StatusCode::OK, false, Ok(text)),
+            Ok(Ok(Err(text))) => outcome(StatusCode::CONFLICT, false, Err(text)),
+            Ok(Err(_)) => {
+                let text = "the process is ending; look at /role for what became of it".to_owned();
+                outcome(StatusCode::SERVICE_UNAVAILABLE, false, Err(text))
+            }
+            Err(_) => {
+                let text = format!(
+                    "no end of the switchover within {} s; look at /role for what became of it",
+                    ORDER_TIMEOUT.as_secs()
+                );
+                outcome(StatusCode::GATEWAY_TIMEOUT, false, Err(text))
+            }
+        }
+    }
+}
+
+impl Handler for AdminService {
+    async fn handle(self: Arc<Self>, request: Request) -> Response {
+        let path = request.path.as_str();
+        match request.method {
+            Method::GET | Method::HEAD => {
+                if self.state.tokens.may_look(&request) != Permission::Granted {
+                    return token_needed();
+                }
+                self.look(path).unwrap_or_else(|| absent(path, &request.method))
+            }
+            Method::POST => {
+                let answer = self.order(&request).await;
+                answer.unwrap_or_else(|| absent(path, &request.method))
+            }
+            _ => absent(path, &request.method),
+        }
+    }
+
+    fn refuse(&self, refusal: &Refusal) -> Response {
+        let status = match refusal {
+            Refusal::Full { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::BodyBroken(_) => StatusCode::BAD_REQUEST,
+        };
+        Response::text(status, format!("{refusal}\n"))
+    }
+}
+
+/// Tells one follower of every change until it goes away or falls behind. Changes quicker than it is
+/// told are told as one: what counts is where things stand.
+async fn tell_follower(
+    state: AdminState,
+    pieces: mpsc::Sender<Bytes>,
+    _place: OwnedSemaphorePermit,
+) {
+    let mut snapshots = state.snapshot.clone();
+    let mut turn = interval(RECHECK);
+    turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told: Option<Role> = None;
+    let mut silent_turns = 0;
+    loop {
+        let role = {
+            let snapshot = Arc::clone(&snapshots.borrow_and_update());
+            snapshot.role(clock::now(), state.live.serving_epoch())
+        };
+        let compared = Role { since_ms: 0, ..role.clone() };
+        let piece = if told.as_ref() != Some(&compared) {
+            told = Some(compared);
+            let data = serde_json::to_string(&role).expect("a role is JSON");
+            Some(format!("event: view\ndata: {data}\n\n"))
+        } else if silent_turns >= KEEP_ALIVE_TURNS {
+            Some(": still here\n\n".to_owned())
+        } else {
+            None
+        };
+        if let Some(piece) = piece {
+            silent_turns = 0;
+            // Full: a follower that does not take is cut, by dropping our end.
+            if pieces.try_send(piece.into()).is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            () = pieces.closed() => return,
+            changed = snapshots.changed() => if changed.is_err() { return },
+            // The gate may have closed by itself, with nobody awake to publish it.
+            _ = turn.tick() => silent_turns += 1,
+        }
+    }
+}
+
+fn truth(truth: bool) -> Response {
+    let status = if truth { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Response::text(status, truth.to_string())
+}
+
+fn document(document: &impl Serialize) -> Response {
+    let json = serde_json::to_vec(document).expect("the public words are JSON");
+    Response::json(StatusCode::OK, json)
+}
+
+fn outcome(status: StatusCode, dry_run: bool, outcome: Result<String, String>) -> Response {
+    let done = outcome.is_ok();
+    let text = outcome.unwrap_or_else(|why| why);
+    let answer = SwitchoverAnswer { done, dry_run, text };
+    Response::json(status, serde_json::to_vec(&answer).expect("the public words are JSON"))
+}
+
+fn token_needed() -> Response {
+    let text = "a token is needed: send it as `Authorization: Bearer TOKEN`\n";
+    Response::text(StatusCode::UNAUTHORIZED, text).with_bearer_wanted()
+}
+
+/// The answer where a path, or its method, is not there; with the reason.
+fn absent(path: &str, method: &Method) -> Response {
+    if LOOKS.contains(&path) {
+        let text = format!("{path} takes GET, not {method}\n");
+        return Response::text(StatusCode::METHOD_NOT_ALLOWED, text).with_allow("GET, HEAD");
+    }
+    if ORDERS.contains(&path) {
+        let text = format!("{path} takes POST, not {method}\n");
+        return Response::text(StatusCode::METHOD_NOT_ALLOWED, text).with_allow("POST");
+    }
+    let shown: String = path.chars().take(SHOWN_MAX).collect();
+    let text = if NOT_BUILT.contains(&path) {
+        format!("{shown} is not offered by this version\n")
+    } else {
+        format!("there is no {shown}; GET {}; POST {}\n", LOOKS.join(" "), ORDERS.join(" "))
+    };
+    Response::text(StatusCode::NOT_FOUND, text)
+}
+
+const LOOKS: [&str; 11] = [
+    "/role",
+    "/is-master",
+    "/lookup",
+    "/healthz",
+    "/readyz",
+    "/status",
+    "/why",
+    "/alerts",
+    "/functions",
+    "/events",
+    "/metrics",
+];
+const ORDERS: [&str; 3] = ["/switchover", "/master", "/backup"];
+/// Public names that later versions fill.
+const NOT_BUILT: [&str; 7] =
+    ["/", "/timeline", "/sessions", "/services", "/doctor", "/promote", "/maintenance"];
+/// Event streams at a time: routers and a few people.
+const FOLLOWERS_MAX: usize = 64;
+/// Events that wait for one follower.
+const EVENTS_WAITING_MAX: usize = 64;
+/// How often a follower's picture is compared with what is true now.
+const RECHECK: Duration = Duration::from_secs(1);
+/// Turns without an event until a comment is sent.
+const KEEP_ALIVE_TURNS: u32 = 5;
+/// How long an order is waited for.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Characters of a path that an answer repeats.
+const SHOWN_MAX: usize = 100;
+
+#[cfg(test)]
+mod tests;
