@@ -9,7 +9,7 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-INSTALL := integration-tests/scripts/install.sh
+INSTALL := crates/lab/scripts/install.sh
 SEEDS ?= 100000
 ARGS ?=
 

@@ -14,10 +14,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::need::{Need, install, script};
-use crate::process::{Process, run};
-use crate::scratch::Scratch;
-use crate::wait::eventually;
+use hotpair_lab::need::{Need, install, script};
+use hotpair_lab::process::{Process, run};
+use hotpair_lab::scratch::Scratch;
+use hotpair_lab::wait::eventually;
 
 /// A booted container; dropped: powered off at once, its cgroups removed.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Container {
     pub fn boot() -> Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         install(&[Need::Nspawn, Need::Namespaces])?;
-        let tree = run(&mut Command::new(script("debian-tree.sh")))?;
+        let tree = script(include_str!("../scripts/debian-tree.sh"), &[])?;
         let name = format!("hotpair{}-{}", id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let scratch = Scratch::new("container")?;
         let cgroups = own_cgroups(&name)?;

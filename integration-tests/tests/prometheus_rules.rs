@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
-use hotpair_integration_tests::need::{Need, install, workspace};
-use hotpair_integration_tests::process::run;
+use hotpair_integration_tests::workspace;
+use hotpair_lab::need::{Need, install};
+use hotpair_lab::process::run;
 
 fn promtool(arguments: &[&str]) -> anyhow::Result<String> {
     install(&[Need::Prometheus])?;

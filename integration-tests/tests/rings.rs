@@ -4,7 +4,7 @@
 //! core ◀── drivers
 //!  ▲  ◀── edges (protocol and http are the edges' own, shared)
 //!  ├───── simulator
-//!  └───── node ──▶ all of them                     integration-tests ──▶ none of them
+//!  └───── node ──▶ all of them, and lab     lab ──▶ none of them     integration-tests ──▶ lab
 //! ```
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which report by panicking")]
@@ -12,8 +12,8 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use hotpair_integration_tests::need::workspace;
-use hotpair_integration_tests::process::run;
+use hotpair_integration_tests::workspace;
+use hotpair_lab::process::run;
 use serde_json::Value;
 
 /// A crate's folder, relative to the root, and the folders of those of our crates it depends on.
@@ -49,7 +49,8 @@ fn crates() -> (Crates, Vec<String>) {
 /// Whether a crate may depend on another one of ours.
 fn may_depend(from: &str, on: &str) -> bool {
     match from {
-        "crates/core" | "integration-tests" => false,
+        "crates/core" | "crates/lab" => false,
+        "integration-tests" => on == "crates/lab",
         "crates/node" => on != "integration-tests",
         "crates/simulator" => on == "crates/core",
         "crates/edges/protocol" => on == "crates/core",

@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use hotpair_integration_tests::exclusive::Exclusive;
-use hotpair_integration_tests::need::workspace;
-use hotpair_integration_tests::node::{Pair, built_beside, hotpair};
 use hotpair_integration_tests::nspawn::Container;
-use hotpair_integration_tests::wait::eventually;
-use hotpair_integration_tests::zookeeper::ZooKeeper;
+use hotpair_integration_tests::workspace;
+use hotpair_lab::node::{Pair, built_beside, hotpair};
+use hotpair_lab::wait::eventually;
+use hotpair_lab::zookeeper::ZooKeeper;
 
 const UNIT: &str = "hotpair@a.service";
 const LIMIT: Duration = Duration::from_secs(60);

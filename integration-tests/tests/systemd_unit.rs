@@ -6,8 +6,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use hotpair_integration_tests::need::{Need, install, workspace};
-use hotpair_integration_tests::scratch::Scratch;
+use hotpair_integration_tests::workspace;
+use hotpair_lab::need::{Need, install};
+use hotpair_lab::scratch::Scratch;
 
 /// A root folder that holds nothing but the unit and a program at the path that the unit names.
 fn root_with_unit() -> Scratch {

@@ -1,6 +1,5 @@
 //! What a test needs from the machine, installed only when it is missing.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -34,22 +33,18 @@ impl Need {
 
 /// Makes sure that everything is there, through the same script that the demo uses.
 pub fn install(needs: &[Need]) -> Result<()> {
-    let output = Command::new(script("install.sh"))
-        .args(needs.iter().map(|need| need.name()))
+    let names: Vec<&str> = needs.iter().map(|need| need.name()).collect();
+    script(include_str!("../scripts/install.sh"), &names).map(drop)
+}
+
+/// Runs the text of a script in bash, so that it need not be found on the disk; its output.
+pub fn script(text: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new("bash")
+        .args(["-c", text, "install.sh"])
+        .args(arguments)
         .stdin(Stdio::null())
         .output()
-        .context("cannot run integration-tests/scripts/install.sh")?;
+        .context("cannot run bash")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(())
-}
-
-/// A script of this crate.
-pub(crate) fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name)
-}
-
-/// The root of the workspace.
-#[must_use]
-pub fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies one below the root")
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -1,13 +1,12 @@
-//! The support library itself, on the real things it starts.
+//! The laboratory itself, on the real things it starts.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
-use hotpair_integration_tests::need::{Need, install};
-use hotpair_integration_tests::network::{Cut, Host, Network};
-use hotpair_integration_tests::wait::eventually;
-use hotpair_integration_tests::zookeeper::{Mode, Settings, ZooKeeper};
+use hotpair_lab::need::{Need, install};
+use hotpair_lab::network::{Cut, Host, Network};
+use hotpair_lab::wait::eventually;
+use hotpair_lab::zookeeper::{Mode, Settings, ZooKeeper};
 
 #[test]
 fn a_lone_server_serves_again_after_a_kill_with_the_data_it_had() {
@@ -34,7 +33,6 @@ fn a_lone_server_serves_again_after_a_kill_with_the_data_it_had() {
 
 #[test]
 fn an_ensemble_elects_another_leader_when_its_own_is_frozen() {
-    let _turn = Exclusive::acquire().unwrap();
     let zookeeper = ZooKeeper::ensemble(3).unwrap();
     let first = zookeeper.leader().expect("an ensemble that serves has a leader");
     zookeeper.freeze(first).unwrap();
@@ -55,7 +53,6 @@ fn an_ensemble_elects_another_leader_when_its_own_is_frozen() {
 
 #[test]
 fn an_ensemble_on_three_hosts_goes_on_without_the_one_cut_off() {
-    let _turn = Exclusive::acquire().unwrap();
     install(&[Need::Namespaces]).unwrap();
     let network = Network::new(3).unwrap();
     let hosts: Vec<Host> = network.hosts().collect();
@@ -80,7 +77,6 @@ fn an_ensemble_on_three_hosts_goes_on_without_the_one_cut_off() {
 #[test]
 fn the_server_that_a_host_is_connected_to_can_be_told_and_cut_off_alone() {
     install(&[Need::Namespaces]).unwrap();
-    let _turn = Exclusive::acquire().unwrap();
     let network = Network::new(4).unwrap();
     let servers = [Host(2), Host(3), Host(4)];
     let zookeeper = ZooKeeper::start_on(&network, &servers, &Settings::default()).unwrap();

@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 use anyhow::Result;
-use hotpair_integration_tests::scratch::Scratch;
+use hotpair_lab::scratch::Scratch;
 
 const REQUESTS: &str = r#"{"at_ns":10,"done_ns":20,"request":1,"node":"a","epoch":1,"error_no":0,"outcome":"ok"}
 {"at_ns":30,"done_ns":60,"request":2,"node":"b","epoch":2,"error_no":0,"outcome":"ok"}

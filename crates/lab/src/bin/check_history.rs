@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use hotpair_integration_tests::checker::{History, check};
+use hotpair_lab::checker::{History, check};
 use serde::de::DeserializeOwned;
 
 /// Judges the logs of a run: nothing lost, no epoch going back, no two gates open together.

@@ -1,7 +1,7 @@
 //! A real `hotpair node` as a child process, with its configuration made here.
 //!
-//! The binary lies beside the running test (`target/debug/hotpair` or `target/release/hotpair`), or is
-//! named by `HOTPAIR_BIN`. Cargo does not build another package's binary for a test, so where it is
+//! The binary lies beside the running program or test (`target/debug/hotpair`, `target/release/hotpair`),
+//! or is named by `HOTPAIR_BIN`. Cargo does not build another package's binary for a test, so where it is
 //! missing we say which command builds it.
 
 use std::fmt::Write as _;
@@ -32,11 +32,12 @@ pub fn hotpair() -> Result<PathBuf> {
     built_beside("hotpair", "hotpair-node")
 }
 
-/// A binary of this workspace, built with the same profile as the running test.
+/// A binary of this workspace, built with the same profile as the program that runs.
 pub fn built_beside(name: &str, package: &str) -> Result<PathBuf> {
-    let test = env::current_exe().context("a test knows where it lies")?;
-    // target/PROFILE/deps/TEST
-    let profile = test.ancestors().nth(2).context("a test lies in target/PROFILE/deps")?;
+    let running = env::current_exe().context("a program knows where it lies")?;
+    // A test is target/PROFILE/deps/TEST, a program target/PROFILE/PROGRAM.
+    let folder = running.parent().context("a program lies in a folder")?;
+    let profile = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
     let path = profile.join(name);
     let release = if profile.ends_with("release") { " --release" } else { "" };
     ensure!(
