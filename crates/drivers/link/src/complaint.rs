@@ -10,6 +10,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const QUIET: Duration = Duration::from_secs(60);
+/// Characters of a complaint that are logged; some of it may be a stranger's.
+const SHOWN_MAX: usize = 300;
 
 /// What can be complained of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,7 @@ impl Complaints {
     pub(crate) fn note(&self, kind: Kind, from: Option<IpAddr>, what: &dyn fmt::Display) {
         let Some(passed_over) = self.due(kind, Instant::now()) else { return };
         let from = from.map(tracing::field::display);
+        let what: String = what.to_string().chars().take(SHOWN_MAX).map(plain).collect();
         tracing::warn!(?kind, from, passed_over, "peer link: {what}");
     }
 
@@ -56,6 +59,11 @@ impl Complaints {
         entry.logged = Some(now);
         Some(std::mem::take(&mut entry.passed_over))
     }
+}
+
+/// A stranger's line break must not begin a log line.
+fn plain(c: char) -> char {
+    if c.is_control() { '\u{fffd}' } else { c }
 }
 
 #[cfg(test)]

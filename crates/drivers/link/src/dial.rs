@@ -28,12 +28,15 @@ use tokio::time::{Instant, timeout_at};
 use crate::address::Addresses;
 use crate::complaint::{Complaints, Kind};
 use crate::frame::{Frame, FrameError, FrameReader, ReadEnd, RejectReason, Times, encode};
+use crate::pace::Pace;
 use crate::wall::WallClock;
 
 /// Pings waiting to be written. More than this are not sent: they count as unanswered.
 pub(crate) const PINGS_MAX: usize = 16;
-/// Bytes waiting to be written; a little more than one frame.
+/// Bytes waiting to be written, beyond which no further ping is taken in.
 const OUT_BYTES_MAX: usize = 16 * 1_024;
+/// Characters of a stranger's names that are shown.
+const NAME_SHOWN_MAX: usize = 64;
 
 /// A ping to be sent.
 #[derive(Debug)]
@@ -187,10 +190,16 @@ impl Dial {
 
     async fn carry(&mut self, link: &mut Link) -> LinkEnd {
         let mut out = BytesMut::new();
+        let mut pace = Pace::new();
         loop {
             tokio::select! {
                 biased;
                 frame = link.reader.next() => match frame {
+                    Ok(_) if !pace.bearable() => {
+                        let what = "more answers in a second than pings were sent";
+                        self.dialler.complaints.note(Kind::Excess, Some(link.peer.ip()), &what);
+                        return LinkEnd::Lost;
+                    }
                     Ok(frame) => match self.hear(frame, link.peer).await {
                         Ok(()) => {}
                         Err(how) => return how,
@@ -257,7 +266,9 @@ impl Dial {
 
 /// How to call a node of another pair; without its port, which changes with every connection.
 pub(crate) fn stranger(node: &str, pair: &str, peer: SocketAddr) -> String {
-    format!("node {node} of pair {pair} at {}", peer.ip())
+    let plain = |name: &str| name.chars().take(NAME_SHOWN_MAX).collect::<String>();
+    let (node, pair) = (plain(node), plain(pair));
+    format!("node {} of pair {} at {}", node.escape_debug(), pair.escape_debug(), peer.ip())
 }
 
 fn connect_failure(error: &Error) -> DialFailure {

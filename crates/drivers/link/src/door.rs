@@ -35,6 +35,7 @@ use crate::dial::stranger;
 use crate::frame::{
     Frame, FrameError, FrameReader, ReadEnd, RejectReason, Rejection, Times, encode,
 };
+use crate::pace::{FRAMES_PER_SECOND_MAX, Pace};
 use crate::wall::WallClock;
 
 /// Connections held at a time. The peer needs one.
@@ -47,8 +48,6 @@ pub(crate) const FRAME_WITHIN: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// The other side must take our answer by then.
 const WRITE_WITHIN: Duration = Duration::from_secs(2);
-/// A peer sends a handful of pings a second.
-const FRAMES_PER_SECOND_MAX: u32 = 200;
 /// After an error of the listener (no free file descriptor, as a rule).
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -154,7 +153,7 @@ impl Door {
             reader: FrameReader::new(reader),
             writer,
             answered,
-            pace: Pace { second: Instant::now(), frames: 0 },
+            pace: Pace::new(),
         };
         let task = tokio::spawn(visit.run()).abort_handle();
         all.insert(number, Guest { answers, task, heard: None });
@@ -244,7 +243,9 @@ impl Visit {
                 Frame::Reject(_) => return Err(VisitEnd::OutOfPlace("reject")),
             };
             let received_ms = self.door.wall.ms();
-            self.pace.count()?;
+            if !self.pace.bearable() {
+                return Err(VisitEnd::TooFast);
+            }
             self.of_our_pair(&statement)?;
             let statement = self.ask(number, statement).await?;
             let times = Times { sent_ms, received_ms, answered_ms: self.door.wall.ms() };
@@ -336,24 +337,5 @@ impl Visit {
             .await
             .map_err(|_| VisitEnd::NotReading)??;
         Ok(())
-    }
-}
-
-/// How fast frames come on one connection.
-#[derive(Debug)]
-struct Pace {
-    second: Instant,
-    frames: u32,
-}
-
-impl Pace {
-    fn count(&mut self) -> Result<(), VisitEnd> {
-        let now = Instant::now();
-        if now.duration_since(self.second) >= Duration::from_secs(1) {
-            self.second = now;
-            self.frames = 0;
-        }
-        self.frames += 1;
-        if self.frames > FRAMES_PER_SECOND_MAX { Err(VisitEnd::TooFast) } else { Ok(()) }
     }
 }

@@ -23,6 +23,7 @@ mod dial;
 mod door;
 mod driver;
 mod frame;
+mod pace;
 mod wall;
 mod words;
 

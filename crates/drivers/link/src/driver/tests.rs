@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
 use crate::door::{CONNECTIONS_MAX, HELLO_WITHIN};
-use crate::frame::{Frame, RejectReason, decode, encode};
+use crate::frame::{Frame, RejectReason, Times, decode, encode};
 
 const GENEROUS: Duration = Duration::from_secs(10);
 
@@ -433,4 +433,60 @@ async fn once_the_listener_is_closed_dials_are_refused_while_links_go_on() {
     us.ping(1).await;
     assert_eq!(late.dialled().await, Fact::DialFailed { how: DialFailure::Refused });
     us.ping(2).await;
+}
+
+#[tokio::test]
+async fn a_storm_of_garbage_does_not_keep_answers_waiting() {
+    let peer = Side::new(identity("trade", "b"), nowhere()).answering();
+    let mut us = Side::new(identity("trade", "a"), peer.address);
+    assert!(matches!(us.dialled().await, Fact::LinkOpened { .. }));
+    let until = Instant::now() + Duration::from_secs(1);
+    let address = peer.address;
+    let storm = std::thread::spawn(move || {
+        let mut connections = 0;
+        while Instant::now() < until {
+            if let Ok(mut stream) = StdStream::connect(address) {
+                let _ = stream.write_all(b"GET / HTTP/1.1\r\n\r\n");
+                connections += 1;
+            }
+        }
+        connections
+    });
+    let mut took_us = Vec::new();
+    while Instant::now() < until {
+        let asked = Instant::now();
+        us.ping(took_us.len() as u64 + 1).await;
+        took_us.push(asked.elapsed().as_micros());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let connections = storm.join().unwrap();
+    took_us.sort_unstable();
+    let (median, worst) = (took_us[took_us.len() / 2], took_us[took_us.len() - 1]);
+    println!("{connections} garbage connections in 1 s: ping median {median} us, worst {worst} us");
+    assert!(worst < 200_000, "within the time-out of a ping: {took_us:?}");
+}
+
+#[tokio::test]
+async fn a_peer_that_answers_what_was_not_asked_is_lost() {
+    let listener = StdListener::bind("127.0.0.1:0").unwrap();
+    let mut us = Side::new(identity("trade", "a"), listener.local_addr().unwrap());
+    let peer = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let statement = says(&identity("trade", "b"));
+        let welcome = bytes_of(&Frame::Welcome { statement: statement.clone() });
+        let times = Times { sent_ms: 0, received_ms: 0, answered_ms: 0 };
+        let answer = bytes_of(&Frame::Answer { number: 1, times, statement });
+        // The other side hangs up half-way.
+        let _ = stream.write_all(&welcome).and_then(|()| stream.write_all(&answer.repeat(5_000)));
+    });
+    assert!(matches!(us.dialled().await, Fact::LinkOpened { .. }));
+    let mut answers = 0;
+    loop {
+        match us.news().await {
+            Fact::PingAnswered { .. } => answers += 1,
+            other => break assert_eq!(other, Fact::LinkEnded { how: LinkEnd::Lost }),
+        }
+    }
+    assert!(answers <= 400, "{answers}");
+    peer.join().unwrap();
 }
