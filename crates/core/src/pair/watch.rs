@@ -36,6 +36,8 @@ pub(crate) struct Watch {
 struct State {
     /// Since when the condition holds; `None` while it does not.
     since: Option<Moment>,
+    /// When it fires, if it still holds then.
+    due: Moment,
     last_true: Moment,
     text: String,
     told: Option<String>,
@@ -68,9 +70,9 @@ impl Watch {
 
     pub(crate) fn deadline(&self) -> Option<Moment> {
         self.states
-            .iter()
-            .filter_map(|(name, s)| match (s.since, &s.told) {
-                (Some(since), None) => Some(since + onset_ms(*name)),
+            .values()
+            .filter_map(|s| match (s.since, &s.told) {
+                (Some(_), None) => Some(s.due),
                 (None, Some(_)) => Some(s.last_true + TAIL_MS),
                 (Some(_), Some(_)) | (None, None) => None,
             })
@@ -103,6 +105,7 @@ impl Watch {
             (None, None) => return,
             (None, Some(_)) => self.states.entry(name).or_insert(State {
                 since: None,
+                due: now,
                 last_true: now,
                 text: String::new(),
                 told: None,
@@ -115,7 +118,8 @@ impl Watch {
                 state.last_true = now;
                 state.text = condition.text;
                 let onset = if condition.after_bound { bound_ms } else { onset_ms(name) };
-                let due = now >= since + onset;
+                state.due = since + onset;
+                let due = now >= state.due;
                 if (due || state.told.is_some()) && state.told.as_ref() != Some(&state.text) {
                     state.told = Some(state.text.clone());
                     fx.push(Effect::Alert(Alert { name, firing: Some(state.text.clone()) }));
