@@ -19,8 +19,11 @@
 //! Everything here is O(n log n) and cannot time out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::path::Path;
+use std::{fmt, fs};
 
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// One request of one client.
@@ -173,6 +176,25 @@ impl fmt::Display for Report {
         }
         write!(out, "{}", if self.is_good() { "good" } else { "bad" })
     }
+}
+
+/// Reads a log of JSON lines. Half a last line is left out: its writer was killed while it wrote.
+pub fn read_log<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = String::from_utf8_lossy(&text);
+    let mut entries = Vec::new();
+    let mut lines = text.lines().zip(1..).peekable();
+    while let Some((line, number)) = lines.next() {
+        match serde_json::from_str(line) {
+            Ok(entry) => entries.push(entry),
+            Err(error) if lines.peek().is_none() && error.is_eof() => {}
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("{}, line {number}: {line}", path.display()));
+            }
+        }
+    }
+    Ok(entries)
 }
 
 /// Judges the history.

@@ -14,6 +14,7 @@ use std::{env, fs};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::checker::{Gate, read_log};
 use crate::http::Http;
 use crate::network::{Host, Network};
 use crate::place::Place;
@@ -234,13 +235,15 @@ impl Node {
     /// The names of the alerts that fire at this node.
     pub fn alerts(&self) -> Result<Vec<String>> {
         let answer = self.admin().get_json("/alerts")?;
-        // A plain list, or a list inside an object.
-        let list = answer.as_array().or_else(|| answer["alerts"].as_array());
+        let list = answer["alerts"].as_array();
         let list = list.with_context(|| format!("no list of alerts in {answer}"))?;
-        let names = list.iter().filter_map(|alert| {
-            alert["name"].as_str().or_else(|| alert["labels"]["alertname"].as_str())
-        });
-        Ok(names.map(str::to_owned).collect())
+        Ok(list.iter().filter_map(|alert| alert["name"].as_str()).map(str::to_owned).collect())
+    }
+
+    /// When its gate was open, as it wrote down itself from inside; nothing before the first opening.
+    pub fn gates(&self) -> Result<Vec<Gate>> {
+        let path = self.settings.directory.join("gates.jsonl");
+        if path.exists() { read_log(&path) } else { Ok(Vec::new()) }
     }
 
     /// One call of a function by number; the envelope.
@@ -360,6 +363,12 @@ impl Pair {
             [one] => Ok(one),
             ref several => bail!("serving: {several:?}"),
         })
+    }
+
+    /// When each gate was open.
+    pub fn gates(&self) -> Result<Vec<Gate>> {
+        let [a, b] = &self.nodes;
+        Ok([a.gates()?, b.gates()?].concat())
     }
 
     /// Which nodes say that they serve now.

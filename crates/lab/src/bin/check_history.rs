@@ -2,14 +2,13 @@
 //!
 //! It shares no code with the product: what it says does not rest on what the product believes.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
-use hotpair_lab::checker::{History, check};
+use hotpair_lab::checker::{History, check, read_log};
 use serde::de::DeserializeOwned;
 
 /// Judges the logs of a run: nothing lost, no epoch going back, no two gates open together.
@@ -62,25 +61,7 @@ fn judge(arguments: &Arguments) -> Result<bool> {
 fn lines<T: DeserializeOwned>(paths: &[PathBuf]) -> Result<Vec<T>> {
     let mut all = Vec::new();
     for path in paths {
-        read(path, &mut all)?;
+        all.extend(read_log(path)?);
     }
     Ok(all)
-}
-
-fn read<T: DeserializeOwned>(path: &Path, all: &mut Vec<T>) -> Result<()> {
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let mut lines = BufReader::new(file).lines().enumerate().peekable();
-    while let Some((index, line)) = lines.next() {
-        let line = line.with_context(|| format!("cannot read {}", path.display()))?;
-        match serde_json::from_str(&line) {
-            Ok(value) => all.push(value),
-            // A process killed while it wrote leaves half a last line; it says nothing.
-            Err(error) if lines.peek().is_none() && error.is_eof() => {}
-            Err(error) => {
-                return Err(error)
-                    .with_context(|| format!("{}, line {}: {line}", path.display(), index + 1));
-            }
-        }
-    }
-    Ok(())
 }
