@@ -1,0 +1,164 @@
+//! Two nodes and three ZooKeeper servers on five hosts, and the master cut off in every way.
+//!
+//! Whatever is cut: never two gates open together (judged from what the gates wrote down from
+//! inside), somebody serves again, and the node that is cut off does not burn its processor. Each
+//! cut once; `HOTPAIR_SOAK=1` (`make soak`) ten times.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which report by panicking")]
+
+use std::env;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+use hotpair_integration_tests::exclusive::Exclusive;
+use hotpair_lab::checker::{History, check};
+use hotpair_lab::load::{Load, Plan};
+use hotpair_lab::need::{Need, install};
+use hotpair_lab::network::{Cut, Host, Network};
+use hotpair_lab::node::Pair;
+use hotpair_lab::wait::eventually;
+use hotpair_lab::zookeeper::{Settings, ZooKeeper};
+
+const NODES: [Host; 2] = [Host(1), Host(2)];
+const SERVERS: [Host; 3] = [Host(3), Host(4), Host(5)];
+/// Session, margin and a busy machine.
+const LIMIT: Duration = Duration::from_secs(40);
+/// How long a cut lasts at least, so that the processor's use can be told.
+const CUT_MIN: Duration = Duration::from_secs(6);
+/// A tenth of one core.
+const PROCESSOR_SHARE_MAX: f64 = 0.10;
+
+/// The hosts, what runs on them, and the client.
+struct Lab {
+    // In this order: processes end before their network goes.
+    load: Option<Load>,
+    pair: Pair,
+    zookeeper: ZooKeeper,
+    network: Network,
+}
+
+impl Lab {
+    fn new() -> Self {
+        install(&[Need::Namespaces, Need::ZooKeeper]).unwrap();
+        let network = Network::new(5).unwrap();
+        let zookeeper = ZooKeeper::start_on(&network, &SERVERS, &Settings::default()).unwrap();
+        let mut pair = Pair::on(&network, NODES, &zookeeper.addresses()).unwrap();
+        pair.start().unwrap();
+        let load = Some(Load::start(&pair, Plan::default()));
+        Self { load, pair, zookeeper, network }
+    }
+
+    /// Cuts the master off, waits until somebody serves as wanted, heals, waits for peace.
+    fn survive(
+        &mut self,
+        name: &str,
+        takeover: bool,
+        cut: impl FnOnce(&Self, usize) -> Result<Cut>,
+    ) {
+        let master = self.peace();
+        let used = self.pair.nodes[master].processor_time().unwrap();
+        let began = Instant::now();
+        let cut = cut(self, master).unwrap();
+        let served = eventually(LIMIT, &format!("{name}: somebody serves"), || {
+            let serving = self.pair.serving();
+            match serving[..] {
+                [one] if !takeover || one != master => Ok(()),
+                _ => bail!("serving: {serving:?}"),
+            }
+        });
+        served.unwrap();
+        let until_served = began.elapsed();
+        std::thread::sleep(CUT_MIN.saturating_sub(began.elapsed()));
+        let used = self.pair.nodes[master].processor_time().unwrap() - used;
+        let share = used.as_secs_f64() / began.elapsed().as_secs_f64();
+        cut.heal().unwrap();
+        report(name, until_served, share);
+        assert!(share <= PROCESSOR_SHARE_MAX, "{name}: the cut node used {share:.2} of a core");
+        self.peace();
+    }
+
+    /// Waits until one serves, both answer, and each knows the other; the master.
+    fn peace(&self) -> usize {
+        eventually(LIMIT, "one serves and each knows the other", || {
+            let mut serving = Vec::new();
+            for (index, node) in self.pair.nodes.iter().enumerate() {
+                let role = node.admin().get_json("/role")?;
+                ensure!(role["contact"] == "connected", "{role}");
+                ensure!(role["peer"]["reachable"] == true, "{role}");
+                if role["serving"] == true {
+                    serving.push(index);
+                }
+            }
+            match serving[..] {
+                [one] => Ok(one),
+                _ => bail!("serving: {serving:?}"),
+            }
+        })
+        .unwrap()
+    }
+
+    /// Ends everything and has the history judged.
+    fn judge(mut self) {
+        let requests = self.load.take().unwrap().stop().unwrap();
+        for node in &mut self.pair.nodes {
+            node.stop(LIMIT).unwrap();
+        }
+        let gates = self.pair.gates().unwrap();
+        let report = check(&History { requests, gates, faults: Vec::new() });
+        assert!(report.is_good(), "{report}");
+        assert_eq!((report.lost, report.unknown, report.overlap_ns), (0, 0, 0), "{report}");
+    }
+
+    fn server_of(&self, node: usize) -> usize {
+        self.zookeeper.server_of(self.network.address(NODES[node])).unwrap()
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a figure for whoever runs the test with --nocapture")]
+fn report(name: &str, until_served: Duration, share: f64) {
+    println!("{name}: served after {until_served:.2?}, the cut node used {share:.3} of a core");
+}
+
+fn rounds() -> usize {
+    if env::var_os("HOTPAIR_SOAK").is_some() { 10 } else { 1 }
+}
+
+#[test]
+fn a_master_without_network_never_serves_beside_its_successor() {
+    let _turn = Exclusive::acquire().unwrap();
+    let mut lab = Lab::new();
+    for _ in 0..rounds() {
+        lab.survive("port down", true, |lab, node| lab.network.port_down(NODES[node]));
+        lab.survive("interface down", true, |lab, node| lab.network.interface_down(NODES[node]));
+        lab.survive("blackhole route", true, |lab, node| {
+            lab.network.blackhole(NODES[node], &[&SERVERS[..], &[NODES[1 - node]]].concat())
+        });
+    }
+    lab.judge();
+}
+
+#[test]
+fn a_master_cut_off_one_way_never_serves_beside_its_successor() {
+    let _turn = Exclusive::acquire().unwrap();
+    let mut lab = Lab::new();
+    for _ in 0..rounds() {
+        lab.survive("cannot receive", true, |lab, node| lab.network.cannot_receive(NODES[node]));
+        lab.survive("cannot send", true, |lab, node| lab.network.cannot_send(NODES[node]));
+    }
+    lab.judge();
+}
+
+#[test]
+fn a_master_whose_zookeeper_server_lost_its_quorum_never_serves_beside_its_successor() {
+    let _turn = Exclusive::acquire().unwrap();
+    let mut lab = Lab::new();
+    for _ in 0..rounds() {
+        // The master may move to another server in time, or lose its mastership: both are right.
+        lab.survive("its ZooKeeper server cut off", false, |lab, node| {
+            let server = SERVERS[lab.server_of(node)];
+            let others: Vec<Host> = SERVERS.into_iter().filter(|each| *each != server).collect();
+            lab.network.apart(server, &others)
+        });
+    }
+    lab.judge();
+}
