@@ -337,7 +337,7 @@ impl World {
     }
 
     fn check_quiet(&mut self) {
-        for host in 0..2 {
+        for (host, name_of_host) in NAMES.iter().enumerate() {
             let Some(p) = self.process(host) else { continue };
             let over = p.firing.iter().find(|name| match name {
                 AlertName::DualMaster
@@ -350,7 +350,7 @@ impl World {
                 AlertName::ClockSkew | AlertName::Flapping => false,
             });
             if let Some(name) = over.copied() {
-                let text = format!("{} still alarms {name}", NAMES[host]);
+                let text = format!("{name_of_host} still alarms {name}");
                 self.violated(Rule::QuietAlerts, text);
             }
         }

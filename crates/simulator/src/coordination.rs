@@ -329,7 +329,7 @@ impl World {
             s.next_ping = now + timeout / 3;
             s.last_arrival = now;
             let late = std::mem::take(&mut s.late);
-            for sent in late {
+            for sent in late.into_iter().filter(|sent| sent.what != ZooKeeperRequest::Look) {
                 self.storm.happened(Fault::LateRequests);
                 self.after(200, Event::Straggle { sent, tries: 0 });
             }
@@ -502,7 +502,7 @@ impl World {
             }
             let incarnation = s.incarnation;
             if leader || (!attached && s.lag == 0 && routed.is_none()) {
-                self.apply(server, incarnation, data.clone(), routed);
+                self.apply(server, incarnation, &data, routed);
                 continue;
             }
             let at = (now + delay + s.lag).max(s.last_apply + 1);
@@ -516,7 +516,7 @@ impl World {
         &mut self,
         server: usize,
         incarnation: u32,
-        data: Arc<Data>,
+        data: &Arc<Data>,
         answer: Option<Routed>,
     ) {
         let s = &mut self.ensemble.servers[server];
@@ -525,7 +525,7 @@ impl World {
         }
         if data.zxid > s.applied.zxid {
             let before = std::mem::replace(&mut s.applied, data.clone());
-            self.fire_watches(server, &before, &data);
+            self.fire_watches(server, &before, data);
         }
         let Some(Routed { session, connection, number, event }) = answer else { return };
         let zxid = self.ensemble.servers[server].applied.zxid;
@@ -709,7 +709,7 @@ impl World {
             let stuck = std::mem::take(&mut s.stuck);
             let incarnation = s.incarnation;
             if s.lag == 0 {
-                self.apply(server, incarnation, head.clone(), None);
+                self.apply(server, incarnation, &head, None);
             }
             for sent in stuck {
                 self.after(500, Event::Arrived { sent });

@@ -166,7 +166,7 @@ impl Ensemble {
 
     /// The server answers reads.
     pub(crate) fn reads(&self, server: usize) -> bool {
-        !self.down && !(self.hung && server == self.leader)
+        !self.down && (!self.hung || server != self.leader)
     }
 
     /// The end of the bucket that a session touched now expires with.

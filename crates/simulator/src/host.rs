@@ -141,7 +141,8 @@ impl World {
             timer_at: Some(self.now),
         });
         self.note(Some(host), format_args!("process {life} starts"));
-        self.after(0, Event::Timer { host, life });
+        let at = self.now;
+        self.after(0, Event::Timer { host, life, at });
     }
 
     /// kill -9, or the end of a process: what it was about to do is not done.
@@ -215,8 +216,9 @@ impl World {
         self.decided(host, line, fx);
     }
 
-    pub(crate) fn handle_timer(&mut self, host: usize, life: u64) {
-        if !self.alive(host, life) {
+    pub(crate) fn handle_timer(&mut self, host: usize, life: u64, at: Micros) {
+        // Only the newest timer counts: earlier ones were overtaken by an earlier deadline.
+        if self.process(host).is_none_or(|p| p.life != life || p.timer_at != Some(at)) {
             return;
         }
         self.checker.wakes[host] += 1;
@@ -276,7 +278,7 @@ impl World {
         }
         process.timer_at = Some(at);
         let life = process.life;
-        self.schedule.push(at, Event::Timer { host, life });
+        self.schedule.push(at, Event::Timer { host, life, at });
     }
 
     // --- doing
@@ -335,7 +337,7 @@ impl World {
             }
             Effect::LoadDatasets { epoch } => self.load_datasets(host, epoch),
             Effect::DropDatasets | Effect::Record(_) => {}
-            Effect::Alert(alert) => self.alert(host, alert),
+            Effect::Alert(alert) => self.alert(host, &alert),
             Effect::FinishSwitchover { outcome, .. } => self.switchover_finished(host, &outcome),
             Effect::Exit => self.exit(host),
         }
@@ -381,7 +383,7 @@ impl World {
         }
     }
 
-    fn alert(&mut self, host: usize, alert: Alert) {
+    fn alert(&mut self, host: usize, alert: &Alert) {
         let process = self.hosts[host].process.as_mut().expect("effects belong to a process");
         match alert.firing {
             Some(_) => process.firing.insert(alert.name),

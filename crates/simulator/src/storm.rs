@@ -39,6 +39,7 @@ pub(crate) enum Heal {
     Weather,
     ZooKeeper { host: usize },
     Slow,
+    Break,
     Follower { server: usize },
     Lag,
     Hang,
@@ -215,11 +216,13 @@ impl World {
                 if !self.ensemble.sessions.iter().any(|s| s.attached.is_some()) {
                     return false;
                 }
-                self.close_connections(None);
-                // Late requests count when one is executed.
                 if fault == Fault::LateRequests {
-                    return true;
+                    // Slow at first, so that something is under way when the connection breaks.
+                    self.ensemble.slow = [session / 6; 2];
+                    self.after(session / 3, Event::Heal { heal: Heal::Break });
+                    return true; // it counts when a late one is executed
                 }
+                self.close_connections(None);
             }
             Fault::SlowZooKeeper => {
                 let slow = self.rng.u64(20 * MS..session / 3);
@@ -384,6 +387,10 @@ impl World {
                 self.flush_sessions(host);
             }
             Heal::Slow => self.ensemble.slow = [0; 2],
+            Heal::Break => {
+                self.close_connections(None);
+                self.after(200 * MS, Event::Heal { heal: Heal::Slow });
+            }
             Heal::Follower { server } => {
                 self.ensemble.servers[server].cut = false;
                 self.servers_go_on();

@@ -30,7 +30,7 @@ use super::transcript::Transcript;
 #[derive(Debug)]
 pub(crate) enum Event {
     // To a process; held while it stands still.
-    Timer { host: usize, life: u64 },
+    Timer { host: usize, life: u64, at: Micros },
     Carry { host: usize, life: u64 },
     Fact { host: usize, life: u64, fact: Fact },
     Arrive { connection: u64, to: usize, message: Message },
@@ -191,7 +191,7 @@ impl World {
             return;
         }
         match event {
-            Event::Timer { host, life } => self.handle_timer(host, life),
+            Event::Timer { host, life, at } => self.handle_timer(host, life, at),
             Event::Carry { host, life } => self.handle_carry(host, life),
             Event::Fact { host, life, fact } => {
                 if self.alive(host, life) {
@@ -211,13 +211,13 @@ impl World {
             Event::Arrived { sent } => self.arrived(sent),
             Event::Straggle { sent, tries } => self.straggle(sent, tries),
             Event::Apply { server, incarnation, data, answer } => {
-                self.apply(server, incarnation, data, answer);
+                self.apply(server, incarnation, &data, answer);
             }
             Event::TornLook { sent, epoch } => self.answer_look(&sent, Some(epoch)),
             Event::Close { session } => self.end_session(session),
             Event::Tick => self.tick(),
             Event::ServerGivesUp { server, incarnation } => {
-                self.server_gives_up(server, incarnation)
+                self.server_gives_up(server, incarnation);
             }
             Event::Fault { planned } => self.start_fault(planned),
             Event::Heal { heal } => self.heal(heal),
