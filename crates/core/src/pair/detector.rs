@@ -43,8 +43,14 @@ pub struct Heard {
     pub statement: Statement,
     /// When it reached us.
     pub at: Moment,
-    /// When we sent the ping that it answers; for what the peer said unasked, `None`.
-    pub asked_at: Option<Moment>,
+}
+
+/// A statement that answers a ping: it was made after the ping was sent. What the peer says over
+/// its own link may have been held up on the way for long.
+#[derive(Clone, Debug)]
+struct Answered {
+    heard: Heard,
+    asked_at: Moment,
 }
 
 /// The peer, as far as it can be known from here.
@@ -57,6 +63,7 @@ pub struct Detector {
     next_ping: Moment,
     unanswered: u32,
     heard: Option<Heard>,
+    answered: Option<Answered>,
     proof: Option<Proof>,
     early_ends: u32,
 }
@@ -87,6 +94,7 @@ impl Detector {
             next_ping: now,
             unanswered: 0,
             heard: None,
+            answered: None,
             proof: None,
             early_ends: 0,
         }
@@ -118,10 +126,10 @@ impl Detector {
         self.heard.as_ref()
     }
 
-    /// The newest word, if it answers a ping sent at `moment` or later.
+    /// The newest answer, if it answers a ping sent at `moment` or later.
     #[must_use]
     pub fn answer_since(&self, moment: Moment) -> Option<&Heard> {
-        self.heard.as_ref().filter(|h| h.asked_at.is_some_and(|asked| asked >= moment))
+        self.answered.as_ref().filter(|a| a.asked_at >= moment).map(|a| &a.heard)
     }
 
     /// Pings unanswered in a row.
@@ -151,7 +159,7 @@ impl Detector {
         self.outstanding.clear();
         self.unanswered = 0;
         self.next_ping = now;
-        self.note(now, statement, None);
+        self.note(now, statement);
     }
 
     pub(crate) fn handle_dial_failed(&mut self, now: Moment, how: DialFailure) {
@@ -204,7 +212,9 @@ impl Detector {
         let (_, asked_at) = self.outstanding[at];
         self.outstanding.drain(..=at);
         self.unanswered = 0;
-        self.note(now, statement, Some(asked_at));
+        self.answered =
+            Some(Answered { heard: Heard { statement: statement.clone(), at: now }, asked_at });
+        self.note(now, statement);
     }
 
     /// The peer said something over its own link.
@@ -222,7 +232,7 @@ impl Detector {
         if let Link::Down { next_dial } = &mut self.link {
             *next_dial = (*next_dial).min(now + self.settings.ping_interval_ms);
         }
-        self.note(now, statement, None);
+        self.note(now, statement);
     }
 
     pub(crate) fn handle_timeout(
@@ -298,13 +308,8 @@ impl Detector {
         self.unanswered = self.unanswered.saturating_add(1);
     }
 
-    fn note(&mut self, now: Moment, statement: Statement, asked_at: Option<Moment>) {
-        // An unasked word must not hide the time of the answer that a confirmation waits for.
-        let asked_at = asked_at.or_else(|| {
-            let same_life = |h: &&Heard| h.statement.identity.life == statement.identity.life;
-            self.heard.as_ref().filter(same_life).and_then(|h| h.asked_at)
-        });
-        self.heard = Some(Heard { statement, at: now, asked_at });
+    fn note(&mut self, now: Moment, statement: Statement) {
+        self.heard = Some(Heard { statement, at: now });
     }
 
     fn dial_wait_ms(&self) -> u64 {
