@@ -1,3 +1,118 @@
-//! scratch
+//! The one binary. `main` is a table of contents; each command has its file in [`commands`].
+
+mod boot_clock;
+mod commands;
 mod config;
-fn main() {}
+mod control;
+mod data_directory;
+mod datasets;
+mod gate_log;
+mod journal;
+mod ledger;
+mod logging;
+mod orders;
+mod settings;
+mod supervisor;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use hotpair_ctl::{Console, Outcome};
+use crate::logging::LogFormat;
+
+/// The hot-standby pair.
+#[derive(Debug, Parser)]
+#[command(name = "hotpair", version, about)]
+struct CommandLine {
+    /// How log lines on standard error look.
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    log: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one node.
+    Node(commands::node::NodeArguments),
+    /// Break a whole pair on this machine on purpose, and show what its client saw.
+    Demo(commands::demo::DemoArguments),
+    /// Both nodes side by side.
+    Status(hotpair_ctl::StatusArgs),
+    /// Make the other node master.
+    Switchover(hotpair_ctl::SwitchoverArgs),
+    /// Why a node is, or is not, master.
+    Why(hotpair_ctl::WhyArgs),
+    /// Call a function of the pair.
+    Call(commands::call::CallArguments),
+    /// Validate a configuration, or print an example.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Give up a dead local node's mastership at once.
+    Release {
+        /// The node's configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Run whole pairs in virtual time, with faults drawn from a seed.
+    Simulate(commands::simulate::SimulateCommand),
+    /// Measure this machine's figures.
+    Bench(commands::bench::BenchArguments),
+    /// The process in which `bench dataset` loads.
+    #[command(hide = true)]
+    BenchLoadDataset {
+        #[arg(long)]
+        folder: PathBuf,
+        #[arg(long)]
+        rows: u64,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Validate a node's file.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Print a commented example.
+    Example,
+}
+
+fn main() -> ExitCode {
+    let line = CommandLine::parse();
+    let _flush_at_end = logging::start(line.log);
+    match run(line.command) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            commands::complain(&error);
+            let usage = error.is::<config::ConfigError>();
+            if usage { Outcome::Usage } else { Outcome::No }.into()
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Node(arguments) => commands::node::run(&arguments),
+        Command::Demo(arguments) => commands::demo::run(&arguments),
+        Command::Status(arguments) => commands::operator(hotpair_ctl::status(&arguments, &mut Console::standard())),
+        Command::Switchover(arguments) => commands::operator(hotpair_ctl::switchover(&arguments, &mut Console::standard())),
+        Command::Why(arguments) => commands::operator(hotpair_ctl::why(&arguments, &mut Console::standard())),
+        Command::Call(arguments) => commands::call::run(&arguments),
+        Command::Config { command: ConfigCommand::Check { file } } => {
+            commands::check_config(&file)
+        }
+        Command::Config { command: ConfigCommand::Example } => commands::print(config::EXAMPLE),
+        Command::Release { config } => commands::release::run(&config),
+        Command::Simulate(arguments) => commands::simulate::run(&arguments),
+        Command::Bench(arguments) => commands::bench::run(&arguments),
+        Command::BenchLoadDataset { folder, rows } => {
+            commands::print(&format!("{}\n", commands::bench::dataset::load(&folder, rows)?))
+        }
+    }
+}

@@ -225,6 +225,13 @@ pub(crate) struct ConfigError {
     problems: Vec<String>,
 }
 
+impl ConfigError {
+    /// Problems of a file that its readers found.
+    pub(crate) fn new(file: &Path, problems: Vec<String>) -> Self {
+        Self { file: file.to_owned(), problems }
+    }
+}
+
 impl std::error::Error for ConfigError {}
 
 impl fmt::Display for ConfigError {
@@ -240,7 +247,7 @@ impl fmt::Display for ConfigError {
 impl NodeConfig {
     /// Reads the file and the environment of this process.
     pub(crate) fn read(file: &Path) -> Result<Self, ConfigError> {
-        let fail = |problems| ConfigError { file: file.to_owned(), problems };
+        let fail = |problems| ConfigError::new(file, problems);
         let text = std::fs::read_to_string(file)
             .map_err(|error| fail(vec![format!("cannot be read: {error}")]))?;
         let environment = std::env::vars()

@@ -1,0 +1,296 @@
+//! `hotpair node`: settings, assemble, run, drain.
+//!
+//! Four kinds of threads, apart so that none can delay another: *control* decides; *admin* shows
+//! and takes orders; the *business* workers serve clients; *journal*, *gate log*, *datasets* and
+//! *zookeeper* do what may wait. All ports are bound before anything is said to be ready.
+
+use std::net::TcpListener as StdListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use arc_swap::ArcSwap;
+use hotpair_admin::{
+    AdminCommand, AdminService, AdminState, Health, Live, Snapshot, Tokens, Webhook,
+    WebhookSettings,
+};
+use hotpair_coordinator::FunctionEntry;
+use hotpair_core::pair::Node;
+use hotpair_core::pair::fact::Fact;
+use hotpair_core::pair::identity::Epoch;
+use hotpair_ctl::Outcome;
+use hotpair_gateway::{
+    Catalogue, ClientService, ClientSettings, Gate, GateKeeper, Meters, Whereabouts,
+};
+use hotpair_http::{Counters, Limits};
+use hotpair_protocol::{Addresses, RequestTotals};
+use tokio::sync::{mpsc, watch};
+
+use crate::boot_clock;
+use crate::config::NodeConfig;
+use crate::control::{Control, FACTS_MAX};
+use crate::data_directory::DataDirectory;
+use crate::datasets::Datasets;
+use crate::gate_log;
+use crate::journal::Journal;
+use crate::ledger::{Ledger, LedgerParts};
+use crate::settings;
+use crate::supervisor::Supervisor;
+
+/// What a node is told on the command line.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NodeArguments {
+    /// The configuration file.
+    #[arg(long)]
+    config: PathBuf,
+    /// Start with empty tables.
+    #[arg(long)]
+    clean: bool,
+}
+
+/// Runs one node until it is told to end.
+pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
+    let config = NodeConfig::read(&arguments.config)?;
+    let datasets = settings::datasets(&config)
+        .map_err(|problems| super::config_error(&arguments.config, problems))?;
+    if arguments.clean {
+        tracing::info!("--clean: this version keeps no tables, so there is nothing to empty");
+    }
+    let directory = DataDirectory::open(&config.tables.directory)?;
+    let journal = Journal::open(directory.file("journal.jsonl"))?;
+    let keeper = GateKeeper::new(Some(gate_log::start(
+        &directory.file("gates.jsonl"),
+        &config.node,
+    )?));
+    let facts = mpsc::channel(FACTS_MAX);
+    let datasets = Datasets::start(datasets, facts.0.clone())?;
+    let catalogue = Arc::new(Catalogue::built_in());
+    let whereabouts: Arc<ArcSwap<Whereabouts>> = Arc::default();
+    let health = Arc::new(Health::new());
+    let me = settings::identity(&config, &directory);
+    let pair = settings::pair_settings(&config);
+    let first = Node::new(boot_clock::now(), pair.clone(), me.clone()).view(boot_clock::now());
+    let (published, snapshots) =
+        watch::channel(Arc::new(first_snapshot(&config, first, &catalogue)));
+    let ledger = Ledger::new(LedgerParts {
+        published,
+        whereabouts: whereabouts.clone(),
+        health: health.clone(),
+        journal,
+        datasets: datasets.clone(),
+    });
+    let peer_listener = bind_peer(&config)?;
+    let business =
+        Business::start(&config, keeper.gate(), &catalogue, &datasets, whereabouts)?;
+    let (commands, orders) = mpsc::channel(16);
+    let watched = watch_admin(
+        &config,
+        Shown { snapshots, health, commands },
+        keeper.gate(),
+        business.meters.clone(),
+    )?;
+    end_on_signals(facts.0.clone())?;
+    let functions = registry_entries(&catalogue);
+    let control = Control {
+        settings: pair,
+        me,
+        zookeeper: settings::zookeeper_settings(&config, functions),
+        peer: config.peer.address.clone(),
+        peer_listener,
+        gate: keeper,
+        datasets,
+        facts,
+        orders,
+        ledger,
+        supervisor: Supervisor::new(vec![
+            ("client", business.counters.clone()),
+            ("admin", watched),
+        ]),
+    };
+    tracing::info!(
+        pair = config.pair, node = config.node, client = %config.listen.client,
+        admin = %config.listen.admin, peer = %config.listen.peer, "node starts"
+    );
+    let thread = std::thread::Builder::new().name("control".to_owned());
+    let ended = thread.spawn(move || control.run())?.join();
+    tracing::info!("node ends");
+    ended.map_err(|_| anyhow::anyhow!("the control thread panicked"))??;
+    drop(directory);
+    Ok(Outcome::Done)
+}
+
+fn bind_peer(config: &NodeConfig) -> Result<StdListener> {
+    StdListener::bind(config.listen.peer)
+        .with_context(|| format!("listen.peer = \"{}\" cannot be bound", config.listen.peer))
+}
+
+fn first_snapshot(
+    config: &NodeConfig,
+    view: hotpair_core::pair::view::View,
+    catalogue: &Catalogue,
+) -> Snapshot {
+    let mut snapshot = Snapshot::new(view, &config.pair, &config.node);
+    env!("CARGO_PKG_VERSION").clone_into(&mut snapshot.version);
+    config.coordinator.kind.clone_into(&mut snapshot.coordinator);
+    snapshot.functions = catalogue.entries();
+    snapshot.addresses = Addresses {
+        client: config.listen.client.to_string(),
+        admin: config.listen.admin.to_string(),
+        peer: config.listen.peer.to_string(),
+    };
+    snapshot
+}
+
+/// The catalogue as the registry has it: one entry a group, service and version.
+fn registry_entries(catalogue: &Catalogue) -> Vec<FunctionEntry> {
+    let mut entries: Vec<FunctionEntry> = Vec::new();
+    for function in catalogue.functions() {
+        let numbered = (function.number, function.name.clone());
+        let same = entries.iter_mut().find(|e| {
+            e.group == function.group
+                && e.service == function.service
+                && e.version == function.version
+        });
+        match same {
+            Some(entry) => entry.functions.push(numbered),
+            None => entries.push(FunctionEntry {
+                group: function.group.clone(),
+                service: function.service.clone(),
+                version: function.version.clone(),
+                functions: vec![numbered],
+            }),
+        }
+    }
+    entries
+}
+
+/// The clients' side: its own threads, which business may block as it likes.
+struct Business {
+    meters: Arc<Meters>,
+    counters: Arc<Counters>,
+}
+
+impl Business {
+    fn start(
+        config: &NodeConfig,
+        gate: Gate,
+        catalogue: &Arc<Catalogue>,
+        datasets: &Datasets,
+        whereabouts: Arc<ArcSwap<Whereabouts>>,
+    ) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("business")
+            .enable_all()
+            .build()?;
+        let meters = Arc::new(Meters::default());
+        let counters = Arc::new(Counters::default());
+        let service = ClientService::new(
+            gate,
+            catalogue.clone(),
+            Arc::new(datasets.clone()),
+            whereabouts,
+            meters.clone(),
+            ClientSettings::default(),
+        );
+        let address = config.listen.client;
+        let listener = runtime
+            .block_on(async { hotpair_http::bind(address) })
+            .with_context(|| format!("listen.client = \"{address}\" cannot be bound"))?;
+        let turns = counters.clone();
+        runtime.spawn(hotpair_http::serve(listener, Limits::client(), Arc::new(service), turns));
+        // Lives as long as the process: what it serves is cut by the gate, not by its end.
+        std::mem::forget(runtime);
+        Ok(Self { meters, counters })
+    }
+}
+
+/// What the admin side is given.
+struct Shown {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    health: Arc<Health>,
+    commands: mpsc::Sender<AdminCommand>,
+}
+
+/// What is asked at the moment of answering.
+#[derive(Debug)]
+struct AtThisMoment {
+    gate: Gate,
+    meters: Arc<Meters>,
+}
+
+impl Live for AtThisMoment {
+    fn serving_epoch(&self) -> Option<Epoch> {
+        self.gate.serving_epoch()
+    }
+
+    fn requests(&self) -> RequestTotals {
+        self.meters.totals()
+    }
+}
+
+/// The operators' side, on a thread of its own; the counters of its acceptor.
+fn watch_admin(
+    config: &NodeConfig,
+    shown: Shown,
+    gate: Gate,
+    meters: Arc<Meters>,
+) -> Result<Arc<Counters>> {
+    let read = |file: &Option<PathBuf>| -> Result<Option<String>> {
+        let Some(file) = file else { return Ok(None) };
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("{} cannot be read", file.display()))?;
+        Ok(Some(text))
+    };
+    let tokens =
+        Tokens::new(read(&config.admin.token_file)?.as_deref(), read(&config.admin.read_token_file)?.as_deref());
+    let state = AdminState {
+        snapshot: shown.snapshots.clone(),
+        health: shown.health,
+        live: Arc::new(AtThisMoment { gate, meters }),
+        tokens,
+        commands: shown.commands,
+    };
+    let webhook = config
+        .alerts
+        .webhook
+        .as_ref()
+        .map(|url| Webhook::new(WebhookSettings::new(url), shown.snapshots));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let address = config.listen.admin;
+    let listener = runtime
+        .block_on(async { hotpair_http::bind(address) })
+        .with_context(|| format!("listen.admin = \"{address}\" cannot be bound"))?;
+    let counters = Arc::new(Counters::default());
+    let turns = counters.clone();
+    std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            if let Some(webhook) = webhook {
+                tokio::spawn(webhook.run());
+            }
+            let service = Arc::new(AdminService::new(state));
+            hotpair_http::serve(listener, Limits::admin(), service, turns).await;
+        });
+    })?;
+    Ok(counters)
+}
+
+/// SIGTERM and SIGINT end the node in order.
+fn end_on_signals(facts: mpsc::Sender<Fact>) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut terminate, mut interrupt) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            // The control thread is gone if this fails, and so is the process.
+            let _ = facts.send(Fact::ShutdownOrdered).await;
+        });
+    })?;
+    Ok(())
+}

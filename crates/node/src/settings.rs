@@ -1,0 +1,114 @@
+//! From the configuration to what each part is told: one place, so that each key's way can be seen.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use hotpair_coordinator::{FunctionEntry, ZooKeeperSettings};
+use hotpair_core::pair::Settings;
+use hotpair_core::pair::identity::{Identity, Incarnation, NodeId};
+use hotpair_core::services::dataset::{ColumnKind, LoadMode};
+use hotpair_store::{DatasetSpec, Source, Unpivot};
+
+use crate::config::{DatasetConfig, NodeConfig};
+use crate::data_directory::{self, DataDirectory};
+
+/// The role decision's settings.
+pub(crate) fn pair_settings(config: &NodeConfig) -> Settings {
+    Settings {
+        ping_interval_ms: config.peer.ping_interval.ms(),
+        ping_timeout_ms: config.peer.ping_timeout.ms(),
+        ping_count: config.peer.ping_count,
+        fast_takeover: config.coordinator.zookeeper.as_ref().is_none_or(|z| z.fast_takeover),
+        act: config.control.act,
+        switches_per_hour: config.control.switches_per_hour,
+        ..Settings::default()
+    }
+}
+
+/// Who this process is.
+pub(crate) fn identity(config: &NodeConfig, directory: &DataDirectory) -> Identity {
+    let root = config.coordinator.zookeeper.as_ref().map_or("/", |z| z.root.as_str());
+    Identity {
+        incarnation: Incarnation {
+            node: NodeId::new(&config.node),
+            instance: directory.instance(),
+            boot_id: data_directory::boot_id(),
+        },
+        life: fastrand::u64(1..),
+        pair: config.pair.as_str().into(),
+        root: root.into(),
+        config_digest: config.digest(),
+        version: Arc::from(env!("CARGO_PKG_VERSION")),
+    }
+}
+
+/// The ZooKeeper driver's settings.
+pub(crate) fn zookeeper_settings(
+    config: &NodeConfig,
+    functions: Vec<FunctionEntry>,
+) -> ZooKeeperSettings {
+    let zookeeper =
+        config.coordinator.zookeeper.as_ref().expect("validated: the coordinator is ZooKeeper");
+    ZooKeeperSettings {
+        servers: zookeeper.servers.clone(),
+        session_timeout: zookeeper.session_timeout.0,
+        root: zookeeper.root.clone(),
+        pair: config.pair.clone(),
+        endpoints: BTreeMap::from([
+            ("client".to_owned(), config.listen.client.to_string()),
+            ("admin".to_owned(), config.listen.admin.to_string()),
+            ("peer".to_owned(), config.listen.peer.to_string()),
+        ]),
+        functions,
+    }
+}
+
+/// What to load, and when. Every dataset that cannot be meant is named.
+pub(crate) fn datasets(config: &NodeConfig) -> Result<Vec<(DatasetSpec, LoadMode)>, Vec<String>> {
+    let (good, bad): (Vec<_>, Vec<_>) =
+        config.datasets.iter().map(dataset).partition(Result::is_ok);
+    let problems: Vec<String> = bad.into_iter().filter_map(Result::err).flatten().collect();
+    if problems.is_empty() { Ok(good.into_iter().flatten().collect()) } else { Err(problems) }
+}
+
+fn dataset(config: &DatasetConfig) -> Result<(DatasetSpec, LoadMode), Vec<String>> {
+    let name = &config.name;
+    let mut problems = Vec::new();
+    let mut problem = |key: &str, error: String| {
+        problems.push(format!("datasets {name:?}: {key}: {error}"));
+    };
+    let source = Source::from_str(&config.source)
+        .map_err(|error| problem("source", error.to_string()))
+        .ok();
+    let load =
+        LoadMode::from_str(&config.load).map_err(|error| problem("load", error.to_string())).ok();
+    let mut columns = BTreeMap::new();
+    for (column, kind) in &config.columns {
+        match ColumnKind::from_str(kind) {
+            Ok(kind) => {
+                columns.insert(column.clone(), kind);
+            }
+            Err(error) => problem(&format!("columns.{column}"), error.to_string()),
+        }
+    }
+    match (source, load) {
+        (Some(source), Some(load)) if problems.is_empty() => {
+            let unpivot = config.unpivot.as_ref().map(|u| Unpivot {
+                keep: u.keep.clone(),
+                name: u.name.clone(),
+                value: u.value.clone(),
+            });
+            let spec = DatasetSpec {
+                name: name.clone(),
+                source,
+                key: config.key.clone(),
+                columns,
+                broken_rows_max: config.broken_rows_max,
+                unpivot,
+            };
+            Ok((spec, load))
+        }
+        _ => Err(problems),
+    }
+}
