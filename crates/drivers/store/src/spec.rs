@@ -1,0 +1,161 @@
+//! What to load: where it is, what its key is, and how to read it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use hotpair_core::services::dataset::ColumnKind;
+
+/// Everything [`load`](crate::load) needs to know about a dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatasetSpec {
+    /// The dataset's name in the configuration, for messages.
+    pub name: String,
+    /// Where the rows are.
+    pub source: Source,
+    /// The key columns in key order; the rows' values in them must be present and unique.
+    pub key: Vec<String>,
+    /// Kinds of columns that are not to be inferred. With [`Unpivot`], its `value` column too.
+    pub columns: BTreeMap<String, ColumnKind>,
+    /// How many broken rows are left out before the load fails. Safe: 0. Higher values let a
+    /// dataset serve with rows missing.
+    pub broken_rows_max: u64,
+    /// How to turn a wide file into rows, if it is one.
+    pub unpivot: Option<Unpivot>,
+}
+
+/// Turns a file with one column per thing into one row per thing; empty cells make no row.
+///
+/// `Date,AAPL,AMD` with `keep = ["Date"]`, `name = "symbol"`, `value = "price"` becomes rows of
+/// `Date,symbol,price`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unpivot {
+    /// Columns repeated on every row; all others are turned.
+    pub keep: Vec<String>,
+    /// The new column that holds the turned columns' names.
+    pub name: String,
+    /// The new column that holds their values.
+    pub value: String,
+}
+
+/// Where a dataset comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A file on this machine.
+    File {
+        /// Its absolute path.
+        path: PathBuf,
+        /// What is in it.
+        format: FileFormat,
+    },
+}
+
+/// What a file holds, told by its ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileFormat {
+    /// Comma-separated values with a header line (`.csv`).
+    Csv,
+    /// The same, gzipped (`.csv.gz`).
+    CsvGz,
+    /// Apache Parquet (`.parquet`).
+    Parquet,
+}
+
+/// Why a source was not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// There is no `scheme://` in front.
+    #[error("source `{0}` is no URL: write file:///path/to/file.csv")]
+    NoScheme(String),
+    /// A scheme this version cannot read.
+    #[error("source `{source_url}` has the scheme `{scheme}`: only file:// is supported")]
+    Scheme {
+        /// The whole source.
+        source_url: String,
+        /// Its scheme.
+        scheme: String,
+    },
+    /// A relative path or another machine's.
+    #[error("source `{0}` has no absolute path on this machine: write file:/// and the path")]
+    NotAbsolute(String),
+    /// A `%` not followed by two hexadecimal digits, or bytes that are no UTF-8.
+    #[error("source `{0}` has a broken percent escape")]
+    Escape(String),
+    /// An ending that names no format.
+    #[error("source `{0}` ends in neither .csv, .csv.gz nor .parquet")]
+    Ending(String),
+}
+
+impl FromStr for Source {
+    type Err = SourceError;
+
+    fn from_str(url: &str) -> Result<Self, SourceError> {
+        let (scheme, rest) =
+            url.split_once("://").ok_or_else(|| SourceError::NoScheme(url.to_owned()))?;
+        if scheme != "file" {
+            let (source_url, scheme) = (url.to_owned(), scheme.to_owned());
+            return Err(SourceError::Scheme { source_url, scheme });
+        }
+        if !rest.starts_with('/') {
+            return Err(SourceError::NotAbsolute(url.to_owned()));
+        }
+        let path = unescaped(rest).ok_or_else(|| SourceError::Escape(url.to_owned()))?;
+        let format = if path.ends_with(".csv") {
+            FileFormat::Csv
+        } else if path.ends_with(".csv.gz") {
+            FileFormat::CsvGz
+        } else if path.ends_with(".parquet") {
+            FileFormat::Parquet
+        } else {
+            return Err(SourceError::Ending(url.to_owned()));
+        };
+        Ok(Source::File { path: PathBuf::from(path), format })
+    }
+}
+
+fn unescaped(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let code = part.get(..2).filter(|code| code.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        bytes.push(u8::from_str_radix(code, 16).ok()?);
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(url: &str) -> Result<Source, String> {
+        url.parse().map_err(|error: SourceError| error.to_string())
+    }
+
+    #[test]
+    fn the_ending_tells_the_format() {
+        for (url, path, format) in [
+            ("file:///a/b.csv", "/a/b.csv", FileFormat::Csv),
+            ("file:///a%20b.csv.gz", "/a b.csv.gz", FileFormat::CsvGz),
+            ("file:///a.b/c.parquet", "/a.b/c.parquet", FileFormat::Parquet),
+        ] {
+            assert_eq!(source(url), Ok(Source::File { path: PathBuf::from(path), format }));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_with_the_reason() {
+        for (url, expected) in [
+            ("/a.csv", "is no URL"),
+            ("postgres://host/db?query=x", "scheme `postgres`"),
+            ("file://host/a.csv", "no absolute path"),
+            ("file:///a.xlsx", "neither .csv"),
+            ("file:///a.gz", "neither .csv"),
+            ("file:///a%2.csv", "broken percent"),
+            ("file:///a%ff.csv", "broken percent"),
+        ] {
+            let message = source(url).unwrap_err();
+            assert!(message.contains(expected) && message.contains(url), "{message}");
+        }
+    }
+}
