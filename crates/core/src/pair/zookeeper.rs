@@ -97,6 +97,8 @@ struct HolderSeen {
 /// Nobody holds the znode.
 #[derive(Clone, Copy, Debug)]
 struct Vacancy {
+    /// The newest epoch: with another one it is another vacancy, even if no holder was seen.
+    epoch: Epoch,
     since: Moment,
     /// No heartbeat of the last holder was acknowledged after this moment.
     quiet_since: Moment,
@@ -483,10 +485,12 @@ impl ZooKeeperElection {
         let Some(m) = &picture.master else {
             // Seen without a break until it went: then its last sign of life is known.
             let seen_at = self.holder_seen.take().map(|seen| seen.at);
-            if self.vacancy.is_none() {
+            let epoch = picture.epoch.epoch;
+            if self.vacancy.is_none_or(|v| v.epoch != epoch) {
                 self.wants_answer = true;
                 let quiet_since = seen_at.unwrap_or(now);
-                self.vacancy = Some(Vacancy { since: now, quiet_since, lease_over_at: None });
+                self.vacancy =
+                    Some(Vacancy { epoch, since: now, quiet_since, lease_over_at: None });
             }
             return;
         };
@@ -768,7 +772,8 @@ impl ZooKeeperElection {
             return Err(Guard::Confirming { holder, until: now + self.silence_ms() });
         }
         let silence = self.silence_ms();
-        let new = Vacancy { since: now, quiet_since: now, lease_over_at: None };
+        let new =
+            Vacancy { epoch: crumb.epoch, since: now, quiet_since: now, lease_over_at: None };
         let vacancy = self.vacancy.get_or_insert(new);
         // Nothing is acknowledged to a holder without a znode: by then its lease is over for sure,
         // so that no answer, and no missing one, can hold this up for longer.
