@@ -48,6 +48,9 @@ pub(crate) const FRAME_WITHIN: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// The other side must take our answer by then.
 const WRITE_WITHIN: Duration = Duration::from_secs(2);
+/// Connections let in within one [`TURN`].
+const LET_IN_PER_TURN_MAX: u32 = 16;
+const TURN: Duration = Duration::from_millis(5);
 /// After an error of the listener (no free file descriptor, as a rule).
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -124,7 +127,17 @@ impl Guests {
 impl Door {
     /// Accepts until it is aborted. Dropping the future closes the listener, not the connections.
     pub(crate) async fn accept(self, listener: TcpListener) {
+        let mut turn = Instant::now();
+        let mut let_in = 0;
         loop {
+            if turn.elapsed() >= TURN {
+                turn = Instant::now();
+                let_in = 0;
+            } else if let_in == LET_IN_PER_TURN_MAX {
+                // A flood waits in the kernel, not in front of the control loop's tasks.
+                tokio::time::sleep_until(turn + TURN).await;
+            }
+            let_in += 1;
             match listener.accept().await {
                 Ok((stream, from)) => self.let_in(stream, from),
                 Err(error) => {

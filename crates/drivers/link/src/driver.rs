@@ -4,14 +4,14 @@
 //! The channel is bounded: when the control loop is behind, the tasks wait, and with them the peer.
 
 use std::io;
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hotpair_core::pair::fact::Fact;
 use hotpair_core::pair::identity::{Identity, Statement};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 
@@ -21,6 +21,10 @@ use crate::dial::{Dial, Dialler, PINGS_MAX, Ping};
 use crate::door::{Door, Guests};
 use crate::wall::WallClock;
 use crate::words::TEXT_BYTES_MAX;
+
+/// Connections that may wait to be accepted: as many as a flooded door lets in within less than a
+/// ping's time-out, so that a dial that got into the queue is answered in time.
+const WAITING_MAX: u32 = 256;
 
 /// What a link needs to know.
 #[derive(Clone, Debug)]
@@ -66,6 +70,23 @@ struct Dialled {
 }
 
 impl LinkDriver {
+    /// Binds the peer listener, with room for more connections that were not accepted yet than
+    /// the standard library gives: where that queue is full, the peer's dial goes unanswered. To be called within a
+    /// runtime, and at the start, so that an address in use is found out before anything else.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // A restarted node must not wait for the connections of its previous life.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(WAITING_MAX)?.into_std()
+    }
+
     /// Begins to accept. To be called within the runtime that is to carry the link.
     ///
     /// # Errors

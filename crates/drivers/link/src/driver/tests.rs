@@ -3,7 +3,7 @@
 //! Everything runs on one thread, as in the node.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::net::TcpStream as StdStream;
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -61,7 +61,7 @@ impl Side {
     }
 
     fn with_clock(me: Arc<Identity>, peer: SocketAddr, wall_clock: WallClock) -> Self {
-        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        let listener = LinkDriver::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, facts) = mpsc::channel(64);
         let settings = LinkSettings {
@@ -445,7 +445,8 @@ async fn a_storm_of_garbage_does_not_keep_answers_waiting() {
     let storm = std::thread::spawn(move || {
         let mut connections = 0;
         while Instant::now() < until {
-            if let Ok(mut stream) = StdStream::connect(address) {
+            let hurry = Duration::from_millis(5); // a full queue would hold the storm for a second
+            if let Ok(mut stream) = StdStream::connect_timeout(&address, hurry) {
                 let _ = stream.write_all(b"GET / HTTP/1.1\r\n\r\n");
                 connections += 1;
             }
