@@ -1,0 +1,180 @@
+//! One look at the pair's znodes, from which core decides.
+//!
+//! The reads are sent off together, in an order that matters: the epoch is read before the master
+//! znode, so that a picture with our claim's epoch and without our znode proves that it is gone. The
+//! watch is armed before the master znode is read, so that no change falls between.
+
+use hotpair_core::pair::fact::{EpochZnode, MasterZnode, Picture, ZooKeeperEvent};
+use hotpair_core::pair::identity::{ClusterId, Instance};
+use zookeeper_client::{Client, Error, OneshotWatcher};
+
+use crate::fenced::{ephemeral, persistent};
+use crate::json::{EpochJson, Foreign, IdJson, MasterJson, PresenceJson, bytes_of};
+use crate::serving::{Context, Outcome};
+
+/// Why there is no picture.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Foreign(#[from] Foreign),
+    #[error("reading {path} failed: {source}")]
+    Unread { path: String, source: Error },
+    #[error("making {path} failed: {source}")]
+    Unmade { path: String, source: Error },
+    #[error("{path} comes and goes: somebody else deletes it")]
+    Restless { path: String },
+}
+
+/// A znode that somebody deletes while we look is made again so many times in one look.
+const TRIES_MAX: u32 = 3;
+
+pub(crate) async fn look(context: &Context, client: &Client, arm: bool) -> Outcome {
+    let mut watch = None;
+    let event = match picture(context, client, arm, &mut watch).await {
+        Ok(picture) => ZooKeeperEvent::Looked { picture },
+        Err(trouble) => {
+            let foreign = matches!(trouble, Trouble::Foreign(_));
+            ZooKeeperEvent::LookFailed { reason: trouble.to_string(), foreign }
+        }
+    };
+    Outcome::Looked(event, watch)
+}
+
+async fn picture(
+    context: &Context,
+    client: &Client,
+    arm: bool,
+    watch: &mut Option<OneshotWatcher>,
+) -> Result<Picture, Trouble> {
+    for _ in 0..TRIES_MAX {
+        if !Context::noted(&context.prepared) {
+            prepare(context, client).await?;
+            Context::note(&context.prepared, true);
+        }
+        let twin = announce(context, client).await?;
+        match read(context, client, arm && watch.is_none(), watch).await? {
+            Some((cluster, epoch, master)) => {
+                return Ok(Picture { cluster, epoch, master, twin });
+            }
+            None => Context::note(&context.prepared, false), // somebody deleted what we had made
+        }
+    }
+    Err(Trouble::Restless { path: context.layout.epoch() })
+}
+
+/// Makes the persistent znodes where they are missing. Whoever is first makes `id`.
+async fn prepare(context: &Context, client: &Client) -> Result<(), Trouble> {
+    let layout = &context.layout;
+    let unmade = |path: &str, source| Trouble::Unmade { path: path.to_owned(), source };
+    let base = layout.base();
+    client.mkdir(base, &persistent()).await.map_err(|source| unmade(base, source))?;
+    let znodes = [
+        (layout.id(), bytes_of(&IdJson::fresh())),
+        (layout.epoch(), bytes_of(&EpochJson::none_yet())),
+        (layout.nodes(), Vec::new()),
+        (layout.functions(), Vec::new()),
+    ];
+    let options = persistent();
+    // Created by the call, not by the await: all four are under way together.
+    let under_way: Vec<_> =
+        znodes.iter().map(|(path, data)| client.create(path, data, &options)).collect();
+    for ((path, _), created) in znodes.iter().zip(under_way) {
+        match created.await {
+            Ok(_) | Err(Error::NodeExists) => {}
+            Err(source) => return Err(unmade(path, source)),
+        }
+    }
+    Ok(())
+}
+
+/// Makes our presence known on this session. Another data directory under our name is left alone
+/// and reported: that is a node configured twice.
+async fn announce(context: &Context, client: &Client) -> Result<Option<Instance>, Trouble> {
+    if Context::noted(&context.present) {
+        return Ok(None);
+    }
+    let path = context.layout.presence(&context.me.incarnation.node);
+    let unmade = |source| Trouble::Unmade { path: path.clone(), source };
+    let data = bytes_of(&PresenceJson::new(&context.me, &context.settings.endpoints));
+    for _ in 0..TRIES_MAX {
+        match client.create(&path, &data, &ephemeral()).await {
+            Ok(_) => {
+                Context::note(&context.present, true);
+                return Ok(None);
+            }
+            Err(Error::NodeExists) => {}
+            Err(source) => return Err(unmade(source)),
+        }
+        let (found, stat) = match client.get_data(&path).await {
+            Ok(found) => found,
+            Err(Error::NoNode) => continue,
+            Err(source) => return Err(Trouble::Unread { path, source }),
+        };
+        if stat.ephemeral_owner == context.session.0 {
+            Context::note(&context.present, true);
+            return Ok(None);
+        }
+        let instance = PresenceJson::read(&path, &found)?;
+        if instance != context.me.incarnation.instance {
+            return Ok(Some(instance));
+        }
+        // Our own session of before: it may go on for a while, and its znode with it.
+        let mut multi = client.new_multi_writer();
+        multi.add_delete(&path, Some(stat.version)).map_err(unmade)?;
+        multi.add_create(&path, &data, &ephemeral()).map_err(unmade)?;
+        match multi.commit().await {
+            Ok(_) => {
+                Context::note(&context.present, true);
+                return Ok(None);
+            }
+            Err(zookeeper_client::MultiWriteError::OperationFailed { .. }) => {}
+            Err(error @ zookeeper_client::MultiWriteError::RequestFailed { .. }) => {
+                return Err(unmade(error.into()));
+            }
+        }
+    }
+    Err(Trouble::Restless { path })
+}
+
+/// The three znodes; `None` when a persistent one is missing.
+async fn read(
+    context: &Context,
+    client: &Client,
+    arm: bool,
+    watch: &mut Option<OneshotWatcher>,
+) -> Result<Option<(ClusterId, EpochZnode, Option<MasterZnode>)>, Trouble> {
+    let layout = &context.layout;
+    let (id_path, epoch_path, master_path) = (layout.id(), layout.epoch(), layout.master());
+    // Sent off by the call, not by the await.
+    let epoch = client.get_data(&epoch_path);
+    let id = client.get_data(&id_path);
+    // One watch for presence, absence and change alike.
+    let armed = arm.then(|| client.check_and_watch_stat(&master_path));
+    let master = client.get_data(&master_path);
+    // Whatever else fails, a watch that the server has armed is kept.
+    let (epoch, id) = (epoch.await, id.await);
+    if let Some(armed) = armed {
+        let (_, watcher) = armed.await.map_err(|source| unread(&master_path, source))?;
+        *watch = Some(watcher);
+    }
+    let master = match master.await {
+        Ok((data, stat)) => Some((data, stat)),
+        Err(Error::NoNode) => None,
+        Err(source) => return Err(unread(&master_path, source)),
+    };
+    let (epoch, id) = match (epoch, id) {
+        (Ok(epoch), Ok(id)) => (epoch, id),
+        (Err(Error::NoNode), _) | (_, Err(Error::NoNode)) => return Ok(None),
+        (Err(source), _) => return Err(unread(&epoch_path, source)),
+        (_, Err(source)) => return Err(unread(&id_path, source)),
+    };
+    let cluster = IdJson::read(&id_path, &id.0)?;
+    let epoch = EpochJson::read(&epoch_path, &epoch.0, &epoch.1)?;
+    let master =
+        master.map(|(data, stat)| MasterJson::read(&master_path, &data, &stat)).transpose()?;
+    Ok(Some((cluster, epoch, master)))
+}
+
+fn unread(path: &str, source: Error) -> Trouble {
+    Trouble::Unread { path: path.to_owned(), source }
+}

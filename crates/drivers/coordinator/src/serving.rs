@@ -1,0 +1,228 @@
+//! While connected: orders become requests, requests become answers.
+//!
+//! Every request, the armed watch and the look-out for the connection's state are tasks of the
+//! connection's runtime. None is ever cancelled half-way by a `select`: a one-shot watch whose future
+//! is dropped is lost. They die together, with the runtime, when the connection is gone; what was
+//! still unanswered then is ambiguous.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use hotpair_core::pair::Moment;
+use hotpair_core::pair::effect::ZooKeeperRequest;
+use hotpair_core::pair::fact::{Answer, SessionId, ZooKeeperEvent};
+use hotpair_core::pair::identity::{Epoch, Identity};
+use tokio::task::{Id, JoinSet};
+use zookeeper_client::{Client, EventType, OneshotWatcher, SessionState};
+
+use crate::layout::Layout;
+use crate::settings::{Clock, ZooKeeperSettings};
+use crate::{fenced, look, registry};
+
+/// What every request of a session needs to know.
+pub(crate) struct Context {
+    pub(crate) settings: Arc<ZooKeeperSettings>,
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) me: Arc<Identity>,
+    pub(crate) clock: Clock,
+    pub(crate) session: SessionId,
+    /// Negotiated.
+    pub(crate) session_timeout: Duration,
+    /// The persistent znodes were seen or made on this session.
+    pub(crate) prepared: AtomicBool,
+    /// Our presence znode belongs to this session.
+    pub(crate) present: AtomicBool,
+    /// Epochs that this process registered functions for, on whatever session.
+    pub(crate) registered: Arc<Mutex<BTreeSet<Epoch>>>,
+}
+
+impl Context {
+    pub(crate) fn now(&self) -> Moment {
+        (self.clock)()
+    }
+
+    pub(crate) fn session_timeout_ms(&self) -> u64 {
+        u64::try_from(self.session_timeout.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The epochs registered for, to be changed.
+    pub(crate) fn registered(&self) -> std::sync::MutexGuard<'_, BTreeSet<Epoch>> {
+        self.registered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn note(flag: &AtomicBool, value: bool) {
+        flag.store(value, Ordering::Relaxed); // tasks of one thread share it
+    }
+
+    pub(crate) fn noted(flag: &AtomicBool) -> bool {
+        flag.load(Ordering::Relaxed)
+    }
+}
+
+/// What a task of the connection came to.
+pub(crate) enum Outcome {
+    /// Something for core.
+    Event(ZooKeeperEvent),
+    /// A look is over; it may have armed the watch.
+    Looked(ZooKeeperEvent, Option<OneshotWatcher>),
+    /// The armed watch fired.
+    WatchFired { event: EventType },
+    /// The connection's state is another one.
+    StateChanged(SessionState),
+    /// Nothing that core waits for.
+    Nothing,
+}
+
+/// The tasks of one connection.
+pub(crate) struct Tasks {
+    context: Arc<Context>,
+    client: Client,
+    set: JoinSet<Outcome>,
+    pending: HashMap<Id, Pending>,
+    /// A watch on `master` is armed and has not fired.
+    watching: bool,
+}
+
+struct Pending {
+    order: ZooKeeperRequest,
+    sent_at: Moment,
+    give_up_at: Instant,
+}
+
+/// Requests under way at once; more wait in the order queue.
+const PENDING_MAX: usize = 64;
+/// A whole function list takes many requests: it may take so many session time-outs.
+const LIST_TIMEOUTS_MAX: u32 = 10;
+
+impl Tasks {
+    /// Called within the connection's runtime, before anything else happens on it.
+    pub(crate) fn new(context: Arc<Context>, client: Client) -> Self {
+        let mut set = JoinSet::new();
+        let mut states = client.state_watcher();
+        set.spawn(async move { Outcome::StateChanged(states.changed().await) });
+        Self { context, client, set, pending: HashMap::new(), watching: false }
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.pending.len() < PENDING_MAX
+    }
+
+    /// Sends the request off; its outcome comes out of [`Self::next`].
+    pub(crate) fn start(&mut self, order: ZooKeeperRequest) {
+        let (context, client) = (Arc::clone(&self.context), self.client.clone());
+        let sent_at = self.context.now();
+        let patience = match order {
+            ZooKeeperRequest::Register { .. } | ZooKeeperRequest::Unregister { .. } => {
+                self.context.session_timeout * LIST_TIMEOUTS_MAX
+            }
+            ZooKeeperRequest::OpenSession
+            | ZooKeeperRequest::Look
+            | ZooKeeperRequest::Claim { .. }
+            | ZooKeeperRequest::Heartbeat { .. }
+            | ZooKeeperRequest::Resign { .. } => self.context.session_timeout,
+        };
+        let handle = match order.clone() {
+            ZooKeeperRequest::OpenSession => return, // it comes by another way
+            ZooKeeperRequest::Look => {
+                let arm = !self.watching;
+                self.set.spawn(async move { look::look(&context, &client, arm).await })
+            }
+            ZooKeeperRequest::Claim { epoch, epoch_version, replace } => {
+                let claim = fenced::Claim { epoch, epoch_version, replace };
+                self.set.spawn(async move { fenced::claim(&context, &client, claim).await })
+            }
+            ZooKeeperRequest::Heartbeat { epoch, epoch_version } => self.set.spawn(async move {
+                fenced::heartbeat(&context, &client, epoch, epoch_version).await
+            }),
+            ZooKeeperRequest::Resign { epoch, epoch_version, master_version } => {
+                let resign = fenced::Resign { epoch, epoch_version, master_version };
+                self.set.spawn(async move { fenced::resign(&context, &client, resign).await })
+            }
+            ZooKeeperRequest::Register { epoch, epoch_version } => self.set.spawn(async move {
+                registry::register(&context, &client, epoch, epoch_version).await
+            }),
+            ZooKeeperRequest::Unregister { epoch } => {
+                self.set.spawn(async move { registry::unregister(&context, &client, epoch).await })
+            }
+        };
+        let give_up_at = Instant::now() + patience;
+        self.pending.insert(handle.id(), Pending { order, sent_at, give_up_at });
+    }
+
+    /// The next outcome. Cancel-safe: nothing is lost when this is dropped.
+    pub(crate) async fn next(&mut self) -> Outcome {
+        match self.set.join_next_with_id().await {
+            Some(Ok((id, outcome))) => self.settle(id, outcome),
+            // A task that panicked: its order stays pending and becomes ambiguous.
+            Some(Err(_)) => Outcome::Nothing,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// When the oldest request has waited too long for the connection to be trusted.
+    pub(crate) fn give_up_at(&self) -> Option<Instant> {
+        self.pending.values().map(|pending| pending.give_up_at).min()
+    }
+
+    /// What else was answered before the connection was given up, then the ambiguous rest.
+    pub(crate) fn end(mut self) -> (Vec<ZooKeeperEvent>, Vec<ZooKeeperEvent>) {
+        let mut answered = Vec::new();
+        while let Some(joined) = self.set.try_join_next_with_id() {
+            let Ok((id, outcome)) = joined else { continue };
+            if let Outcome::Event(event) | Outcome::Looked(event, _) = self.settle(id, outcome) {
+                answered.push(event);
+            }
+        }
+        let unanswered = self.pending.into_values();
+        let rest = unanswered.filter_map(|p| without_answer(&p.order, p.sent_at, CUT_OFF));
+        (answered, rest.collect())
+    }
+
+    fn settle(&mut self, id: Id, mut outcome: Outcome) -> Outcome {
+        self.pending.remove(&id);
+        match &mut outcome {
+            Outcome::Looked(_, watch) => {
+                if let Some(watch) = watch.take() {
+                    self.watching = true;
+                    self.set.spawn(async move {
+                        Outcome::WatchFired { event: watch.changed().await.event_type }
+                    });
+                }
+            }
+            Outcome::WatchFired { .. } => self.watching = false,
+            Outcome::Event(_) | Outcome::StateChanged(_) | Outcome::Nothing => {}
+        }
+        outcome
+    }
+}
+
+/// Why a look that was under way came to nothing.
+const CUT_OFF: &str = "the connection to ZooKeeper was lost";
+
+/// What is said of an order that got no definite answer.
+pub(crate) fn without_answer(
+    order: &ZooKeeperRequest,
+    sent_at: Moment,
+    reason: &str,
+) -> Option<ZooKeeperEvent> {
+    let answer = Answer::Ambiguous;
+    match *order {
+        ZooKeeperRequest::OpenSession | ZooKeeperRequest::Unregister { .. } => None,
+        ZooKeeperRequest::Look => {
+            Some(ZooKeeperEvent::LookFailed { reason: reason.to_owned(), foreign: false })
+        }
+        ZooKeeperRequest::Claim { epoch, .. } => {
+            Some(ZooKeeperEvent::Claimed { sent_at, epoch, answer })
+        }
+        ZooKeeperRequest::Heartbeat { epoch, .. } => {
+            Some(ZooKeeperEvent::HeartbeatAnswered { sent_at, epoch, answer })
+        }
+        ZooKeeperRequest::Resign { epoch, .. } => Some(ZooKeeperEvent::Resigned { epoch, answer }),
+        ZooKeeperRequest::Register { epoch, .. } => {
+            Some(ZooKeeperEvent::RegisterAnswered { epoch, entries: 0, answer })
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! One real ZooKeeper server, and drivers whose facts can be waited for.
+
+#![allow(dead_code, unreachable_pub, missing_debug_implementations)] // each binary uses its part
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hotpair_coordinator::{FunctionEntry, ZooKeeperDriver, ZooKeeperSettings};
+use hotpair_core::pair::Moment;
+use hotpair_core::pair::effect::{Replace, ZooKeeperOrder, ZooKeeperRequest};
+use hotpair_core::pair::fact::{Answer, Fact, Picture, SessionId, ZooKeeperEvent};
+use hotpair_core::pair::identity::{BootId, Epoch, Identity, Incarnation, Instance, NodeId};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::mpsc;
+
+const JAR: &str = "/usr/share/java/zookeeper.jar";
+/// Nothing that is waited for takes longer on a loaded machine.
+pub const LONG: Duration = Duration::from_secs(30);
+pub const T: Duration = Duration::from_secs(2);
+pub const PAIR: &str = "pair";
+
+/// A stand-alone server, killed when dropped.
+pub struct Server {
+    pub address: SocketAddr,
+    folder: tempfile::TempDir,
+    child: Option<Child>,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        let there =
+            Path::new(JAR).exists() && Command::new("java").arg("-version").output().is_ok();
+        assert!(
+            there,
+            "these tests need a real ZooKeeper: apt-get install --no-install-recommends zookeeper default-jre-headless"
+        );
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let folder = tempfile::tempdir().unwrap();
+        let config = format!(
+            "tickTime=500\ninitLimit=10\nsyncLimit=5\ndataDir={}\nclientPort={}\n\
+             clientPortAddress=127.0.0.1\nadmin.enableServer=false\nmaxClientCnxns=0\n",
+            folder.path().join("data").display(),
+            address.port()
+        );
+        std::fs::write(folder.path().join("zoo.cfg"), config).unwrap();
+        let mut server = Self { address, folder, child: None };
+        server.start_again();
+        server
+    }
+
+    pub fn start_again(&mut self) {
+        let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
+        let child = Command::new("java")
+            .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"])
+            .args(["-cp", JAR, "org.apache.zookeeper.server.quorum.QuorumPeerMain"])
+            .arg(self.folder.path().join("zoo.cfg"))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let until = Instant::now() + LONG;
+        while !self.serves() {
+            assert!(Instant::now() < until, "ZooKeeper did not start within {LONG:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn serves(&self) -> bool {
+        let mut answer = String::new();
+        let asked = TcpStream::connect(self.address).and_then(|mut stream| {
+            stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+            stream.write_all(b"srvr")?;
+            stream.read_to_string(&mut answer)
+        });
+        asked.is_ok() && answer.contains("Mode:")
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Returns when every thread of the server has stopped.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let child = self.child.as_ref().expect("the server runs");
+        let stopped = |stat: String| stat.rsplit(')').next().unwrap().starts_with(" T");
+        let tasks = format!("/proc/{}/task", child.id());
+        let all_stopped = || {
+            std::fs::read_dir(&tasks).unwrap().all(|task| {
+                std::fs::read_to_string(task.unwrap().path().join("stat")).is_ok_and(stopped)
+            })
+        };
+        let until = Instant::now() + LONG;
+        while !all_stopped() {
+            assert!(Instant::now() < until, "the server did not stop within {LONG:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("the server runs");
+        kill_process(Pid::from_child(child), signal).unwrap();
+    }
+
+    /// An ordinary client, to do what others would do.
+    pub async fn client(&self) -> zookeeper_client::Client {
+        zookeeper_client::Client::connect(&self.address.to_string()).await.unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub fn now() -> Moment {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let ms = time.tv_sec * 1000 + time.tv_nsec / 1_000_000;
+    Moment(u64::try_from(ms).expect("time since boot is not negative"))
+}
+
+pub fn settings(servers: &[SocketAddr]) -> ZooKeeperSettings {
+    ZooKeeperSettings {
+        servers: servers.iter().map(SocketAddr::to_string).collect(),
+        session_timeout: T,
+        root: "/hotpair".to_owned(),
+        pair: PAIR.to_owned(),
+        endpoints: [("http".to_owned(), "127.0.0.1:8080".to_owned())].into(),
+        functions: functions(3),
+    }
+}
+
+pub fn functions(count: usize) -> Vec<FunctionEntry> {
+    (0..count)
+        .map(|n| FunctionEntry {
+            group: format!("group/{}", n % 10),
+            service: format!("service-{n}"),
+            version: "1.0".to_owned(),
+            functions: vec![(1000, "first".to_owned()), (1001, "second".to_owned())],
+        })
+        .collect()
+}
+
+pub fn identity(node: &str, instance: u128) -> Arc<Identity> {
+    Arc::new(Identity {
+        incarnation: Incarnation {
+            node: NodeId::new(node),
+            instance: Instance(instance),
+            boot_id: BootId(77),
+        },
+        life: u64::MAX - 1,
+        pair: PAIR.into(),
+        root: "/hotpair".into(),
+        config_digest: 1,
+        version: "0.1.0".into(),
+    })
+}
+
+/// A driver and what it said.
+pub struct Node {
+    pub driver: ZooKeeperDriver,
+    facts: mpsc::Receiver<Fact>,
+    pub generation: u64,
+}
+
+impl Node {
+    pub fn new(settings: ZooKeeperSettings, me: Arc<Identity>) -> Self {
+        let (sender, facts) = mpsc::channel(256);
+        let driver = ZooKeeperDriver::start(settings, me, sender, Arc::new(now));
+        Self { driver, facts, generation: 0 }
+    }
+
+    /// A node with an open session.
+    pub async fn on(server: &Server, name: &str, instance: u128) -> Self {
+        let mut node = Self::new(settings(&[server.address]), identity(name, instance));
+        node.open().await;
+        node
+    }
+
+    pub fn order(&self, what: ZooKeeperRequest) {
+        self.driver.carry_out(ZooKeeperOrder { generation: self.generation, what });
+    }
+
+    pub fn order_session(&mut self) {
+        self.generation += 1;
+        self.order(ZooKeeperRequest::OpenSession);
+    }
+
+    pub async fn open(&mut self) -> SessionId {
+        self.order_session();
+        self.until(|event| match event {
+            ZooKeeperEvent::SessionOpened { session, .. } => Some(session),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The next event of this generation.
+    pub async fn event(&mut self) -> ZooKeeperEvent {
+        loop {
+            let fact = tokio::time::timeout(LONG, self.facts.recv()).await;
+            match fact.expect("an event within the longest wait").expect("the driver lives") {
+                Fact::ZooKeeper(fact) if fact.generation == self.generation => return fact.what,
+                Fact::ZooKeeper(_) => {}
+                other => panic!("{other:?} is none of the driver's"),
+            }
+        }
+    }
+
+    /// Passes events over until one is what is wanted.
+    pub async fn until<R>(&mut self, wanted: impl Fn(ZooKeeperEvent) -> Option<R>) -> R {
+        loop {
+            let event = self.event().await;
+            if let Some(found) = wanted(event) {
+                return found;
+            }
+        }
+    }
+
+    pub async fn until_is(&mut self, wanted: &ZooKeeperEvent) {
+        self.until(|event| (event == *wanted).then_some(())).await;
+    }
+
+    pub async fn look(&mut self) -> Picture {
+        self.order(ZooKeeperRequest::Look);
+        self.until(|event| match event {
+            ZooKeeperEvent::Looked { picture } => Some(picture),
+            ZooKeeperEvent::LookFailed { reason, .. } => panic!("{reason}"),
+            _ => None,
+        })
+        .await
+    }
+
+    pub async fn look_fails(&mut self) -> (String, bool) {
+        self.order(ZooKeeperRequest::Look);
+        self.until(|event| match event {
+            ZooKeeperEvent::LookFailed { reason, foreign } => Some((reason, foreign)),
+            ZooKeeperEvent::Looked { picture } => panic!("looked well: {picture:?}"),
+            _ => None,
+        })
+        .await
+    }
+
+    pub async fn claim(&mut self, epoch: u64, version: i32, replace: Option<i32>) -> Answer {
+        self.order(ZooKeeperRequest::Claim {
+            epoch: Epoch(epoch),
+            epoch_version: Some(version),
+            replace: replace.map(|version| Replace { version: Some(version) }),
+        });
+        self.until(|event| match event {
+            ZooKeeperEvent::Claimed { answer, epoch: of, .. } => {
+                assert_eq!(of, Epoch(epoch));
+                Some(answer)
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    pub async fn heartbeat(&mut self, epoch: u64, epoch_version: i32) -> Answer {
+        self.order(ZooKeeperRequest::Heartbeat { epoch: Epoch(epoch), epoch_version });
+        self.until(|event| match event {
+            ZooKeeperEvent::HeartbeatAnswered { answer, .. } => Some(answer),
+            _ => None,
+        })
+        .await
+    }
+
+    pub async fn register(&mut self, epoch: u64, epoch_version: i32) -> (u32, Answer) {
+        self.order(ZooKeeperRequest::Register { epoch: Epoch(epoch), epoch_version });
+        self.until(|event| match event {
+            ZooKeeperEvent::RegisterAnswered { entries, answer, .. } => Some((entries, answer)),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Looks, claims the next epoch and wants it done.
+    pub async fn become_master(&mut self) -> (u64, i32) {
+        let picture = self.look().await;
+        let epoch = picture.epoch.epoch.0 + 1;
+        let replace = picture.master.map(|master| master.version);
+        match self.claim(epoch, picture.epoch.version, replace).await {
+            Answer::Done { epoch_version } => (epoch, epoch_version),
+            other => panic!("the claim was answered {other:?}"),
+        }
+    }
+}
