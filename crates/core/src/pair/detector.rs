@@ -117,7 +117,10 @@ impl Detector {
     /// The process that said this last is proven dead.
     #[must_use]
     pub fn gone(&self) -> Option<&Arc<Identity>> {
-        self.proof.as_ref().filter(|p| p.refused >= REFUSALS_MIN).map(|p| &p.of)
+        let said_last = |p: &&Proof| {
+            self.heard.as_ref().is_some_and(|h| h.statement.identity.life == p.of.life)
+        };
+        self.proof.as_ref().filter(|p| p.refused >= REFUSALS_MIN).filter(said_last).map(|p| &p.of)
     }
 
     /// The newest word of the peer.

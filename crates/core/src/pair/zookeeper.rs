@@ -56,6 +56,8 @@ pub struct ZooKeeperElection {
     cluster: Option<ClusterId>,
     /// When the holder's heartbeat was last seen to move its znode.
     holder_seen: Option<HolderSeen>,
+    /// Which process life claimed the newest epoch whose znode was seen.
+    claimant: Option<(Epoch, u64)>,
     vacancy: Option<Vacancy>,
     claim: Option<Claim>,
     claims_refused: u32,
@@ -148,6 +150,7 @@ impl ZooKeeperElection {
             foreign: None,
             cluster: None,
             holder_seen: None,
+            claimant: None,
             vacancy: None,
             claim: None,
             claims_refused: 0,
@@ -495,6 +498,7 @@ impl ZooKeeperElection {
             return;
         };
         self.vacancy = None;
+        self.claimant = Some((m.epoch, m.life));
         let moved = self
             .holder_seen
             .is_none_or(|seen| seen.created != m.created || seen.version != m.version);
@@ -763,7 +767,8 @@ impl ZooKeeperElection {
             return Ok(Reason::FirstClaim);
         }
         let holder = crumb.node.clone().unwrap_or_else(|| NodeId::new("?"));
-        if peer.gone().is_some_and(|dead| dead.incarnation.node == holder) {
+        // The dead life must be the one that claimed: the next one may be master by now.
+        if peer.gone().is_some_and(|dead| self.claimant == Some((crumb.epoch, dead.life))) {
             return Ok(Reason::PeerDead { peer: holder });
         }
         if self.settings.planted.has(Bug::PingAsVeto)
