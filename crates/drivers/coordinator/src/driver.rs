@@ -497,7 +497,6 @@ impl Worker {
 
     /// Not connected: nothing is kept for later, since late is worse than never.
     async fn decline(&mut self, generation: u64, order: &ZooKeeperOrder) {
-        self.overrun.store(false, Ordering::Release);
         if order.generation != generation {
             return;
         }
@@ -522,6 +521,8 @@ impl Worker {
     }
 
     fn opened(&self, generation: u64, client: &Client) -> Session {
+        // Orders that were lost before belong to sessions forgotten by now.
+        self.overrun.store(false, Ordering::Release);
         let context = Context {
             settings: Arc::clone(&self.settings),
             layout: Arc::clone(&self.layout),

@@ -46,8 +46,9 @@ pub(crate) async fn register(
     context.registered().insert(epoch);
     let mut entries = 0;
     let mut answer = Answer::Done { epoch_version };
+    let mut made = BTreeSet::new();
     for batch in batches(entries_of(context, epoch)) {
-        match register_batch(context, client, epoch_version, &batch).await {
+        match register_batch(context, client, epoch_version, &batch, &mut made).await {
             Ok(()) => entries += u32::try_from(batch.len()).unwrap_or(u32::MAX),
             Err(other) => {
                 answer = other;
@@ -97,6 +98,7 @@ async fn register_batch(
     client: &Client,
     epoch_version: i32,
     batch: &[Entry],
+    made: &mut BTreeSet<String>,
 ) -> Result<(), Answer> {
     // What to do for each entry: nothing is known to be there at first.
     let mut todo: Vec<Todo<'_>> = batch.iter().map(Todo::Create).collect();
@@ -106,7 +108,7 @@ async fn register_batch(
         };
         match &error {
             MultiWriteError::OperationFailed { source: Error::NoNode, .. } if path.is_some() => {
-                make_parents(client, batch).await?;
+                make_parents(client, batch, made).await?;
             }
             MultiWriteError::OperationFailed { source: Error::NodeExists, .. }
             | MultiWriteError::OperationFailed { source: Error::BadVersion, .. }
@@ -164,11 +166,16 @@ async fn write_batch<'a>(
     })
 }
 
-async fn make_parents(client: &Client, batch: &[Entry]) -> Result<(), Answer> {
+/// What was `made` for earlier batches is there already.
+async fn make_parents(
+    client: &Client,
+    batch: &[Entry],
+    made: &mut BTreeSet<String>,
+) -> Result<(), Answer> {
     // Sorted: a parent comes before what is below it.
     let parents: BTreeSet<&str> =
         batch.iter().flat_map(|entry| &entry.parents).map(String::as_str).collect();
-    let parents: Vec<&str> = parents.into_iter().collect();
+    let parents: Vec<&str> = parents.into_iter().filter(|path| !made.contains(*path)).collect();
     let options = persistent();
     for some in parents.chunks(ENTRIES_PER_MULTI) {
         let mut multi = client.new_multi_writer();
@@ -189,6 +196,7 @@ async fn make_parents(client: &Client, batch: &[Entry]) -> Result<(), Answer> {
             }
         }
     }
+    made.extend(parents.into_iter().map(str::to_owned));
     Ok(())
 }
 

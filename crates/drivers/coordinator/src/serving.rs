@@ -102,7 +102,14 @@ impl Tasks {
     pub(crate) fn new(context: Arc<Context>, client: Client) -> Self {
         let mut set = JoinSet::new();
         let mut states = client.state_watcher();
-        set.spawn(async move { Outcome::StateChanged(states.changed().await) });
+        // What happened before the watcher was there is not told by it.
+        let state = states.state();
+        set.spawn(async move {
+            Outcome::StateChanged(match state {
+                SessionState::SyncConnected => states.changed().await,
+                lost => lost,
+            })
+        });
         Self { context, client, set, pending: HashMap::new(), watching: false }
     }
 

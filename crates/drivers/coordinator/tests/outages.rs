@@ -7,6 +7,7 @@ mod support;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use hotpair_coordinator::Farewell;
 use hotpair_core::pair::effect::ZooKeeperRequest;
 use hotpair_core::pair::fact::{Answer, ZooKeeperEvent};
 use hotpair_core::pair::identity::Epoch;
@@ -142,4 +143,37 @@ async fn without_any_server_the_failure_names_them_and_the_next_order_tries_agai
     none.order_session();
     let event = none.event().await;
     assert!(matches!(event, ZooKeeperEvent::ConnectFailed { .. }), "{event:?}");
+}
+
+#[tokio::test]
+async fn a_farewell_without_a_server_is_bounded() {
+    let mut server = Server::start();
+    let mut node = Node::on(&server, "A", 1).await;
+    node.look().await;
+    server.freeze();
+    let started = Instant::now();
+    let farewell = node.driver.close(Duration::from_millis(500)).await;
+    assert!(matches!(farewell, Farewell::LeftToExpire { .. }), "{farewell:?}");
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    server.thaw();
+    server.kill();
+    let mut cut = Node::new(settings(&[server.address]), identity("B", 1));
+    cut.order_session();
+    let farewell = cut.driver.close(Duration::from_millis(500)).await;
+    assert_eq!(farewell, Farewell::NoSession);
+}
+
+#[tokio::test]
+async fn a_dropped_driver_ends_its_thread_and_leaves_the_session_to_expire() {
+    let mut server = Server::start();
+    let mut attached = Node::on(&server, "A", 1).await;
+    attached.become_master().await;
+    let mut detached = Node::on(&server, "B", 2).await;
+    attached.drop_driver().await;
+    let client = server.client().await;
+    assert!(client.check_stat("/hotpair/pair/master").await.unwrap().is_some());
+    server.kill();
+    detached.until_is(&ZooKeeperEvent::Disconnected).await;
+    detached.drop_driver().await;
+    Node::new(settings(&[server.address]), identity("C", 3)).drop_driver().await;
 }

@@ -210,6 +210,14 @@ impl Node {
         .await
     }
 
+    /// Drops the driver; returns when its thread is gone.
+    pub async fn drop_driver(self) {
+        let Self { driver, mut facts, .. } = self;
+        drop(driver);
+        let gone = async { while facts.recv().await.is_some() {} };
+        tokio::time::timeout(LONG, gone).await.expect("the thread ends with the driver");
+    }
+
     /// The next event of this generation.
     pub async fn event(&mut self) -> ZooKeeperEvent {
         loop {
