@@ -91,9 +91,12 @@ struct Look {
 
 #[derive(Clone, Copy, Debug)]
 struct HolderSeen {
+    epoch: Epoch,
     created: i64,
     version: i32,
     at: Moment,
+    /// The znode changed after that: there may have been more heartbeats than were seen.
+    changed: bool,
 }
 
 /// Nobody holds the znode.
@@ -414,6 +417,7 @@ impl ZooKeeperElection {
                 // Whatever moved it may have been a heartbeat, even if the next look finds nothing.
                 if let Some(seen) = self.holder_seen.as_mut().filter(|_| !gone) {
                     seen.at = now;
+                    seen.changed = true;
                 }
             }
             ZooKeeperEvent::Looked { picture } => self.handle_picture(now, picture),
@@ -486,9 +490,10 @@ impl ZooKeeperElection {
 
     fn note_holder(&mut self, now: Moment, picture: &Picture) {
         let Some(m) = &picture.master else {
-            // Seen without a break until it went: then its last sign of life is known.
-            let seen_at = self.holder_seen.take().map(|seen| seen.at);
             let epoch = picture.epoch.epoch;
+            // Seen without a break until it went: then its last sign of life is known.
+            let unbroken = |seen: &HolderSeen| seen.epoch == epoch && !seen.changed;
+            let seen_at = self.holder_seen.take().filter(unbroken).map(|seen| seen.at);
             if self.vacancy.is_none_or(|v| v.epoch != epoch) {
                 self.wants_answer = true;
                 let quiet_since = seen_at.unwrap_or(now);
@@ -499,11 +504,15 @@ impl ZooKeeperElection {
         };
         self.vacancy = None;
         self.claimant = Some((m.epoch, m.life));
-        let moved = self
-            .holder_seen
-            .is_none_or(|seen| seen.created != m.created || seen.version != m.version);
-        if moved {
-            self.holder_seen = Some(HolderSeen { created: m.created, version: m.version, at: now });
+        match &mut self.holder_seen {
+            Some(seen) if seen.created == m.created && seen.version == m.version => {
+                seen.changed = false;
+            }
+            Some(_) | None => {
+                let (epoch, created, version) = (m.epoch, m.created, m.version);
+                self.holder_seen =
+                    Some(HolderSeen { epoch, created, version, at: now, changed: false });
+            }
         }
     }
 
