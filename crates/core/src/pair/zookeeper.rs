@@ -36,7 +36,8 @@ use super::standing::{Holder, Standing};
 const CONNECT_RETRY_MS: (u64, u64) = (100, 1_000);
 /// A peer that is ready gets this long to claim while this node holds off.
 const TURN_MS: u64 = 1_000;
-/// Added to a lease heard from the peer before it counts as over.
+/// Added to a lease heard from the peer before it counts as over, besides what two clocks that are
+/// each one percent wrong may differ by.
 const LEASE_MARGIN_MS: u64 = 20;
 /// From so many refused claims in a row on, the next one waits a little.
 const REFUSALS_AT_ONCE: u32 = 3;
@@ -796,7 +797,8 @@ impl ZooKeeperElection {
             if heard.statement.lease_ms == 0 || heard.statement.left >= crumb.epoch {
                 return Ok(Reason::HolderGone);
             }
-            let over = heard.at + heard.statement.lease_ms + LEASE_MARGIN_MS;
+            let lease_ms = heard.statement.lease_ms;
+            let over = heard.at + lease_ms + lease_ms / 40 + LEASE_MARGIN_MS;
             until = until.min(*vacancy.lease_over_at.get_or_insert(over));
         } else if peer.silent() {
             until = until.min(vacancy.quiet_since + silence);
