@@ -17,8 +17,8 @@
 //! * After [`GateKeeper::close`] returns, no pass is confirmed any more, on any thread.
 //! * An entry counts itself before it looks, and a drain is noted before the count is looked at: one
 //!   of the two sees the other. So when [`Gate::drained`] is over, nobody is inside or can come in.
-//! * `until` is written before its epoch is, and epochs only grow, so whoever sees the same epoch
-//!   before and after reading `until` has the `until` of that epoch.
+//! * `until` is written before its epoch is, and epochs never shrink, so whoever sees the same epoch
+//!   before and after reading `until` has an `until` of that epoch.
 //!
 //! The gate writes down from inside when it was open, for whoever wants to check that two nodes'
 //! gates never were together. Times are taken outside of what they bound: before opening, after

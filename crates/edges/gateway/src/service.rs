@@ -124,6 +124,10 @@ impl ClientService {
     }
 
     async fn call(&self, body: &[u8]) -> Result<Json, Failure> {
+        // serde would read a list as an object's fields in order.
+        if body.trim_ascii_start().first() == Some(&b'[') {
+            return Err(Failure::Malformed("the body: expected an object, got a list".into()));
+        }
         let body: CallBody = serde_json::from_slice(body).map_err(|error| {
             Failure::Malformed(format!("the body: {}", shown(&error.to_string())))
         })?;
