@@ -45,8 +45,8 @@ pub(crate) struct Checker {
     /// The largest epoch that something was registered for.
     registered: Epoch,
     dark_since: Micros,
-    /// Since when a host runs without a break, and has only the dark to look at.
-    watching_since: [Option<Micros>; 2],
+    /// Since when a host's process, this life of it, runs without a break.
+    watching_since: [Option<(u64, Micros)>; 2],
     serving: Option<(usize, Epoch)>,
     orders: [(u64, u32); 2],
     /// Time-outs that a host's node was called for since the last probe.
@@ -181,7 +181,12 @@ impl World {
             self.checker.watching_since[host] = None;
             return;
         }
-        let since = *self.checker.watching_since[host].get_or_insert(self.now);
+        let life = self.process(host).expect("seen above").life;
+        let since = match self.checker.watching_since[host] {
+            Some((same, since)) if same == life => since,
+            Some(_) | None => self.now,
+        };
+        self.checker.watching_since[host] = Some((life, since));
         let since = since.max(self.checker.dark_since);
         // Without a session the node reckons with four seconds.
         let session = self.plan.timeout.max(4_000 * MS);

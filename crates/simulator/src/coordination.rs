@@ -293,7 +293,8 @@ impl World {
     fn draw_fate(&mut self, id: SessionId, mut sent: Sent) {
         sent.abandoned = true;
         let late = self.plan.enables(Fault::LateRequests);
-        match self.rng.u32(0..4) {
+        let fate = if self.storm.keeps_requests { 1 } else { self.rng.u32(0..4) };
+        match fate {
             0 => self.straggle_later(sent, 3_000 * MS),
             1 | 2 if late => {
                 if let Some(s) = self.ensemble.session_mut(id) {

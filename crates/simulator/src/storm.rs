@@ -14,11 +14,18 @@ use super::world::{Event, Stage, World};
 /// How often the storm is made longer for a fault that has not happened yet.
 const EXTENSIONS_MAX: u32 = 10;
 
+/// Faults last up to three sessions, but a long session does not make them last for ever.
+const SESSION_MAX: Micros = 5_000 * MS;
+
 /// What happened of what was planned.
 #[derive(Debug, Default)]
 pub(crate) struct Storm {
     pub(crate) happened: [u32; Fault::ALL.len()],
     pub(crate) over: bool,
+    /// Counts how often everything was healed.
+    pub(crate) round: u32,
+    /// The clients keep what they had under way when their connection breaks.
+    pub(crate) keeps_requests: bool,
     extensions: u32,
     orders: u64,
 }
@@ -113,7 +120,7 @@ impl World {
 
     fn fault_at_host(&mut self, fault: Fault) -> bool {
         let Some(host) = self.running_host() else { return false };
-        let session = self.plan.timeout;
+        let session = self.plan.timeout.min(SESSION_MAX);
         match fault {
             Fault::Kill => {
                 self.end_process(host);
@@ -148,16 +155,16 @@ impl World {
     fn pause_for(&mut self, host: usize, how: Pause, range: (Micros, Micros)) {
         self.pause(host, how);
         let wait = self.between(range);
-        self.after(wait, Event::Heal { heal: Heal::Resume { host } });
+        self.heal_after(wait, Heal::Resume { host });
     }
 
     pub(crate) fn restart_later(&mut self, host: usize, range: (Micros, Micros)) {
         let wait = if self.storm.over { 200 * MS } else { self.between(range) };
-        self.after(wait, Event::Heal { heal: Heal::Start { host } });
+        self.heal_after(wait, Heal::Start { host });
     }
 
     fn fault_at_link(&mut self, fault: Fault) -> bool {
-        let session = self.plan.timeout;
+        let session = self.plan.timeout.min(SESSION_MAX);
         let heal = match fault {
             Fault::LinkCut => {
                 self.network.cut = [true; 2];
@@ -194,13 +201,13 @@ impl World {
         };
         self.storm.happened(fault);
         let wait = self.rng.u64(100 * MS..3 * session);
-        self.after(wait, Event::Heal { heal });
+        self.heal_after(wait, heal);
         true
     }
 
     fn fault_at_session(&mut self, fault: Fault) -> bool {
         let Some(host) = self.running_host() else { return false };
-        let session = self.plan.timeout;
+        let session = self.plan.timeout.min(SESSION_MAX);
         let wait = self.rng.u64(100 * MS..5 * session / 2);
         match fault {
             Fault::ZooKeeperCut | Fault::ZooKeeperUnreachable => {
@@ -210,7 +217,7 @@ impl World {
                     self.ensemble.unreachable[host] = true;
                 }
                 self.watch_for_silence(Some(host));
-                self.after(wait, Event::Heal { heal: Heal::ZooKeeper { host } });
+                self.heal_after(wait, Heal::ZooKeeper { host });
             }
             Fault::ConnectionMoved | Fault::LateRequests => {
                 if !self.ensemble.sessions.iter().any(|s| s.attached.is_some()) {
@@ -219,7 +226,8 @@ impl World {
                 if fault == Fault::LateRequests {
                     // Slow at first, so that something is under way when the connection breaks.
                     self.ensemble.slow = [session / 6; 2];
-                    self.after(session / 3, Event::Heal { heal: Heal::Break });
+                    self.storm.keeps_requests = true;
+                    self.heal_after(session / 3, Heal::Break);
                     return true; // it counts when a late one is executed
                 }
                 self.close_connections(None);
@@ -230,11 +238,11 @@ impl World {
                 if self.chance(300) {
                     self.ensemble.slow[1 - host] = slow;
                 }
-                self.after(wait, Event::Heal { heal: Heal::Slow });
+                self.heal_after(wait, Heal::Slow);
             }
             Fault::AmbiguousAnswers => {
                 self.hosts[host].ambiguous = self.rng.u32(200..900);
-                self.after(wait, Event::Heal { heal: Heal::Ambiguous });
+                self.heal_after(wait, Heal::Ambiguous);
                 return true; // it counts when an answer is withheld
             }
             Fault::ClaimAnswerLost => {
@@ -274,14 +282,14 @@ impl World {
         if self.ensemble.down || self.ensemble.hung {
             return false;
         }
-        let session = self.plan.timeout;
+        let session = self.plan.timeout.min(SESSION_MAX);
         let alone = self.ensemble.servers.len() == 1;
         match fault {
             Fault::FollowerCut | Fault::LeaderHang if alone || fault == Fault::LeaderHang => {
                 self.ensemble.hung = true;
                 self.watch_for_silence(None);
                 let wait = self.rng.u64(100 * MS..2 * session);
-                self.after(wait, Event::Heal { heal: Heal::Hang });
+                self.heal_after(wait, Heal::Hang);
             }
             Fault::FollowerCut => {
                 let server = self.some_follower();
@@ -291,19 +299,19 @@ impl World {
                 let patience = self.rng.u64(500 * MS..9_000 * MS);
                 self.after(patience, Event::ServerGivesUp { server, incarnation });
                 let wait = self.rng.u64(200 * MS..3 * session);
-                self.after(wait, Event::Heal { heal: Heal::Follower { server } });
+                self.heal_after(wait, Heal::Follower { server });
             }
             Fault::FollowerLag => {
                 let server = if alone { 0 } else { self.some_follower() };
                 self.ensemble.servers[server].lag = self.rng.u64(20 * MS..session * 3 / 2);
                 let wait = self.rng.u64(500 * MS..3 * session);
-                self.after(wait, Event::Heal { heal: Heal::Lag });
+                self.heal_after(wait, Heal::Lag);
             }
             Fault::LeaderChange | Fault::Outage => {
                 self.ensemble_down();
                 let most = if fault == Fault::Outage { 3 * session } else { 1_500 * MS };
                 let wait = self.rng.u64(100 * MS..most);
-                self.after(wait, Event::Heal { heal: Heal::Up });
+                self.heal_after(wait, Heal::Up);
             }
             _ => unreachable!("the caller sorts"),
         }
@@ -357,7 +365,7 @@ impl World {
                 self.hosts[0].slow_promotion = true;
                 self.hosts[1].slow_promotion = true;
                 self.expire_holder();
-                self.after(8_000 * MS, Event::Heal { heal: Heal::Promotions });
+                self.heal_after(8_000 * MS, Heal::Promotions);
             }
             _ => unreachable!("the caller sorts"),
         }
@@ -366,6 +374,11 @@ impl World {
     }
 
     // --- healing
+
+    pub(crate) fn heal_after(&mut self, wait: Micros, heal: Heal) {
+        let round = self.storm.round;
+        self.after(wait, Event::Heal { heal, round });
+    }
 
     pub(crate) fn heal(&mut self, heal: Heal) {
         match heal {
@@ -386,10 +399,13 @@ impl World {
                 self.ensemble.unreachable[host] = false;
                 self.flush_sessions(host);
             }
-            Heal::Slow => self.ensemble.slow = [0; 2],
+            Heal::Slow => {
+                self.ensemble.slow = [0; 2];
+                self.storm.keeps_requests = false;
+            }
             Heal::Break => {
                 self.close_connections(None);
-                self.after(200 * MS, Event::Heal { heal: Heal::Slow });
+                self.heal_after(200 * MS, Heal::Slow);
             }
             Heal::Follower { server } => {
                 self.ensemble.servers[server].cut = false;
@@ -405,7 +421,7 @@ impl World {
                 // Followers may have gone on without it by now.
                 if hung && self.ensemble.servers.len() > 1 && self.chance(500) {
                     self.ensemble_down();
-                    self.after(300 * MS, Event::Heal { heal: Heal::Up });
+                    self.heal_after(300 * MS, Heal::Up);
                 } else {
                     self.servers_go_on();
                 }
@@ -417,6 +433,7 @@ impl World {
     }
 
     pub(crate) fn heal_everything(&mut self) {
+        self.storm.round += 1;
         for heal in [
             Heal::Up,
             Heal::Hang,
@@ -429,6 +446,8 @@ impl World {
         ] {
             self.heal(heal);
         }
+        // A lost ping now and then is weather too, and would alarm in the calm.
+        (self.network.weather.lost, self.network.weather.resent) = (0, 0);
         for s in &mut self.ensemble.servers {
             s.cut = false;
         }
@@ -447,15 +466,20 @@ impl World {
     // --- the end
 
     pub(crate) fn storm_over(&mut self) {
-        let missing: Vec<usize> = (0..self.plan.faults.len())
+        let mut missing: Vec<usize> = (0..self.plan.faults.len())
             .filter(|i| self.storm.happened[self.plan.faults[*i].fault.index()] == 0)
             .collect();
+        missing.sort_by_key(|i| self.plan.faults[*i].fault);
+        missing.dedup_by_key(|i| self.plan.faults[*i].fault);
         if !missing.is_empty() && self.storm.extensions < EXTENSIONS_MAX {
             self.storm.extensions += 1;
+            // What found no chance in all this is given a quiet moment.
+            self.heal_everything();
+            let wait = self.plan.timeout;
             for planned in missing {
-                self.after(MS, Event::Fault { planned });
+                self.after(wait, Event::Fault { planned });
             }
-            self.after(3_000 * MS, Event::StormOver);
+            self.after(wait + 3_000 * MS, Event::StormOver);
             return;
         }
         self.storm.over = true;

@@ -51,7 +51,7 @@ pub(crate) enum Event {
     ServerGivesUp { server: usize, incarnation: u32 },
     // The storm's own.
     Fault { planned: usize },
-    Heal { heal: Heal },
+    Heal { heal: Heal, round: u32 },
     Probe,
     StormOver,
     CalmChecked { stage: Stage },
@@ -172,7 +172,7 @@ impl World {
     fn begin(&mut self) {
         for host in 0..2 {
             let at = self.rng.u64(0..200 * MS);
-            self.schedule.push(at, Event::Heal { heal: Heal::Start { host } });
+            self.heal_after(at, Heal::Start { host });
         }
         self.schedule.push(0, Event::Tick);
         self.schedule.push(500 * MS, Event::Probe);
@@ -220,7 +220,12 @@ impl World {
                 self.server_gives_up(server, incarnation);
             }
             Event::Fault { planned } => self.start_fault(planned),
-            Event::Heal { heal } => self.heal(heal),
+            Event::Heal { heal, round } => {
+                // All was healed since: this end is of a fault that is over.
+                if round == self.storm.round {
+                    self.heal(heal);
+                }
+            }
             Event::Probe => self.probe(),
             Event::StormOver => self.storm_over(),
             Event::CalmChecked { stage } => self.check_calm(stage),
