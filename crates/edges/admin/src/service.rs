@@ -318,4 +318,4 @@ const ORDER_TIMEOUT: Duration = Duration::from_secs(30);
 const SHOWN_MAX: usize = 100;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
