@@ -430,13 +430,12 @@ impl Worker {
     /// its connection is dropped, and it expires when the server says so.
     fn wished(&mut self, session: Option<Session>, connection: Option<Connection>) -> Stage {
         let wish = *self.wishes.borrow_and_update();
+        let driver_dropped = self.wishes.has_changed().is_err();
         match wish {
-            _ if self.wishes.has_changed().is_err() && !matches!(wish, Wish::Farewell { .. }) => {
-                Stage::Over // the driver was dropped without a farewell
-            }
+            Wish::Farewell { until } => Stage::Leaving { until, session, connection },
+            Wish::Nothing | Wish::NewSession { .. } if driver_dropped => Stage::Over,
             Wish::Nothing => Stage::Idle { generation: 0 },
             Wish::NewSession { generation } => Stage::Opening { generation },
-            Wish::Farewell { until } => Stage::Leaving { until, session, connection },
         }
     }
 

@@ -19,11 +19,16 @@ fn processor_time() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
 #[tokio::test]
 async fn a_node_cut_off_for_good_idles_and_learns_that_its_session_is_over() {
     let mut server = Server::start();
     let mut node = Node::on(&server, "A", 1).await;
     let (epoch, epoch_version) = node.become_master().await;
+    let files = open_files();
     server.kill();
     let (killed, before) = (Instant::now(), processor_time());
     node.until_is(&ZooKeeperEvent::Disconnected).await;
@@ -42,6 +47,8 @@ async fn a_node_cut_off_for_good_idles_and_learns_that_its_session_is_over() {
     let (time, used) = (killed.elapsed(), processor_time() - before);
     println!("cut off for {time:?}: {used:?} of processor time");
     assert!(used < time / 10, "{used:?} of processor time in {time:?}");
+    let files_now = open_files();
+    assert!(files_now <= files, "{files_now} open files after many attempts, {files} before");
     server.start_again();
     node.open().await;
     let picture = node.look().await;

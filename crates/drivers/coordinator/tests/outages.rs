@@ -106,6 +106,28 @@ async fn an_expired_session_is_told_by_the_server_when_it_is_back() {
 }
 
 #[tokio::test]
+async fn a_wiped_server_ends_the_session_and_shows_another_cluster() {
+    let mut server = Server::start();
+    let mut node = Node::on(&server, "A", 1).await;
+    node.become_master().await;
+    let cluster = node.look().await.cluster;
+    server.kill();
+    server.wipe();
+    server.start_again();
+    let reason = node
+        .until(|event| match event {
+            ZooKeeperEvent::SessionEnded { reason } => Some(reason),
+            _ => None,
+        })
+        .await;
+    assert!(reason.contains("expired"), "{reason}");
+    node.open().await;
+    let picture = node.look().await;
+    assert_ne!(picture.cluster, cluster);
+    assert_eq!((picture.epoch.epoch, picture.master), (Epoch(0), None));
+}
+
+#[tokio::test]
 async fn a_server_that_never_answers_does_not_keep_the_others_from_being_tried() {
     let server = Server::start();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap(); // accepts in its backlog, says nothing

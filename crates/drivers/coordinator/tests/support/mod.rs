@@ -82,6 +82,11 @@ impl Server {
         asked.is_ok() && answer.contains("Mode:")
     }
 
+    /// What it knew is gone; to be used on a dead server.
+    pub fn wipe(&self) {
+        std::fs::remove_dir_all(self.folder.path().join("data")).unwrap();
+    }
+
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
