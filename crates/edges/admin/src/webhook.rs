@@ -1,7 +1,7 @@
 //! The webhook: tells Alertmanager (its API v2) what fires, again and again until it ends, and then
 //! that it ended.
 //!
-//! [`Outbox`] decides what is due; [`Webhook`] posts it. An alert has the same labels from either
+//! `Outbox` decides what is due; [`Webhook`] posts it. An alert has the same labels from either
 //! node, so that two nodes telling of one trouble make one alert. A post that fails is tried again
 //! with backoff; what is posted then is what is true then, so nothing piles up: the bound is the
 //! number of alert names.

@@ -371,7 +371,7 @@ impl<H: Handler> Acceptor<H> {
         }
         if self.connections.len() >= self.limits.connections_max {
             if !self.connections.make_room() {
-                self.refuse(&stream);
+                self.refuse(stream);
                 return;
             }
             self.counters.cut.fetch_add(1, Ordering::Relaxed);
@@ -393,7 +393,7 @@ impl<H: Handler> Acceptor<H> {
     }
 
     /// Says so, if that can be done without waiting, and closes.
-    fn refuse(&self, stream: &TcpStream) {
+    fn refuse(&self, stream: TcpStream) {
         let connections_max = self.limits.connections_max;
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
         if let Some(left_out) = self.complaints.full.due() {
@@ -405,7 +405,10 @@ impl<H: Handler> Acceptor<H> {
             );
         }
         let answer = self.handler.refuse(&Refusal::Full { connections_max });
-        let _ = stream.try_write(&plain_bytes(&answer));
+        // Written past the runtime, which does not know yet that there is room; never waits.
+        if let Ok(mut stream) = stream.into_std() {
+            let _ = io::Write::write(&mut stream, &plain_bytes(&answer));
+        }
     }
 
     async fn handle_accept_failed(&mut self, error: &io::Error) {

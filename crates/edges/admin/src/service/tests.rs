@@ -483,6 +483,9 @@ async fn bad_requests_get_a_sentence() {
         assert_eq!(answer.status.as_u16(), status, "{method} {path}: {text}");
         assert!(text.contains(wanted), "{text:?} for {method} {path}");
     }
+    for path in LOOKS.into_iter().filter(|path| *path != "/events") {
+        assert_eq!(served.get(path).await.status, StatusCode::OK, "{path}");
+    }
     let allowed = served.ask(Method::PUT, "/role", None, "").await;
     assert_eq!(allowed.headers["allow"], "GET, HEAD");
     let head = served.ask(Method::HEAD, "/lookup", None, "").await;
@@ -526,7 +529,7 @@ async fn lookup_answers_at_once_among_a_thousand_slow_connections_and_busy_cores
     let served = serving(Tokens::default());
     let ready = Arc::new(std::sync::Barrier::new(2));
     let attack = tokio::spawn(be_slow(served.address, Arc::clone(&ready)));
-    tokio::task::spawn_blocking(move || drop(ready.wait())).await.unwrap();
+    tokio::task::spawn_blocking(move || ready.wait()).await.unwrap();
     let slow = lookups(served.address, 300).await;
     // Business that has taken all cores.
     let busy = Arc::new(std::sync::atomic::AtomicBool::new(true));
