@@ -32,29 +32,63 @@ pub struct Server {
 
 impl Server {
     pub fn start() -> Self {
-        let there =
-            Path::new(JAR).exists() && Command::new("java").arg("-version").output().is_ok();
-        assert!(
-            there,
-            "these tests need a real ZooKeeper: apt-get install --no-install-recommends zookeeper default-jre-headless"
-        );
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
-        let folder = tempfile::tempdir().unwrap();
-        let config = format!(
-            "tickTime=500\ninitLimit=10\nsyncLimit=5\ndataDir={}\nclientPort={}\n\
-             clientPortAddress=127.0.0.1\nadmin.enableServer=false\nmaxClientCnxns=0\n",
-            folder.path().join("data").display(),
+        let mut server = Self::prepare(free_address());
+        let (address, data) = (server.address, server.folder.path().join("data"));
+        server.configure(&format!(
+            "dataDir={}\nclientPort={}\nclientPortAddress=127.0.0.1\n",
+            data.display(),
             address.port()
-        );
-        std::fs::write(folder.path().join("zoo.cfg"), config).unwrap();
-        let mut server = Self { address, folder, child: None };
+        ));
         server.start_again();
         server
     }
 
+    /// Three servers of one ensemble.
+    pub fn ensemble() -> Vec<Self> {
+        let mut servers: Vec<Self> = (0..3).map(|_| Self::prepare(free_address())).collect();
+        let members: String = (1..)
+            .zip(&servers)
+            .map(|(id, server)| {
+                let (quorum, election) = (free_address().port(), free_address().port());
+                let client = server.address;
+                format!("server.{id}=127.0.0.1:{quorum}:{election}:participant;{client}\n")
+            })
+            .collect();
+        for (id, server) in (1..).zip(&mut servers) {
+            let data = server.folder.path().join("data");
+            std::fs::create_dir_all(&data).unwrap();
+            std::fs::write(data.join("myid"), format!("{id}")).unwrap();
+            server.configure(&format!("dataDir={}\n{members}", data.display()));
+            server.spawn();
+        }
+        servers.iter().for_each(Self::wait_until_serving);
+        servers
+    }
+
+    fn prepare(address: SocketAddr) -> Self {
+        let there =
+            Path::new(JAR).exists() && Command::new("java").arg("-version").output().is_ok();
+        assert!(
+            there,
+            "these tests need a real ZooKeeper: \
+             apt-get install --no-install-recommends zookeeper default-jre-headless"
+        );
+        Self { address, folder: tempfile::tempdir().unwrap(), child: None }
+    }
+
+    fn configure(&mut self, own: &str) {
+        let common = "tickTime=500\ninitLimit=10\nsyncLimit=5\nadmin.enableServer=false\n\
+                      maxClientCnxns=0\n";
+        let config = format!("{common}{own}");
+        std::fs::write(self.folder.path().join("zoo.cfg"), config).unwrap();
+    }
+
     pub fn start_again(&mut self) {
+        self.spawn();
+        self.wait_until_serving();
+    }
+
+    fn spawn(&mut self) {
         let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
         let child = Command::new("java")
             .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"])
@@ -65,6 +99,9 @@ impl Server {
             .spawn()
             .unwrap();
         self.child = Some(child);
+    }
+
+    fn wait_until_serving(&self) {
         let until = Instant::now() + LONG;
         while !self.serves() {
             assert!(Instant::now() < until, "ZooKeeper did not start within {LONG:?}");
@@ -131,6 +168,10 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 pub fn now() -> Moment {
