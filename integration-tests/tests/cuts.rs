@@ -7,12 +7,13 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which report by panicking")]
 
 use std::env;
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use hotpair_integration_tests::exclusive::Exclusive;
-use hotpair_lab::checker::{History, check};
-use hotpair_lab::load::{Load, Plan};
+use hotpair_lab::checker::{Fault, History, check};
+use hotpair_lab::load::{Load, Plan, now_ns};
 use hotpair_lab::need::{Need, install};
 use hotpair_lab::network::{Cut, Host, Network};
 use hotpair_lab::node::Pair;
@@ -35,6 +36,7 @@ struct Lab {
     pair: Pair,
     zookeeper: ZooKeeper,
     network: Network,
+    faults: Vec<Fault>,
 }
 
 impl Lab {
@@ -45,7 +47,7 @@ impl Lab {
         let mut pair = Pair::on(&network, NODES, &zookeeper.addresses()).unwrap();
         pair.start().unwrap();
         let load = Some(Load::start(&pair, Plan::default()));
-        Self { load, pair, zookeeper, network }
+        Self { load, pair, zookeeper, network, faults: Vec::new() }
     }
 
     /// Cuts the master off, waits until somebody serves as wanted, heals, waits for peace.
@@ -57,22 +59,30 @@ impl Lab {
     ) {
         let master = self.peace();
         let used = self.pair.nodes[master].processor_time().unwrap();
-        let began = Instant::now();
+        let (began, at_ns) = (Instant::now(), now_ns());
         let cut = cut(self, master).unwrap();
-        let served = eventually(LIMIT, &format!("{name}: somebody serves"), || {
+        // A master that may stay is looked at late, when it had the time to lose its lease.
+        if !takeover {
+            std::thread::sleep(CUT_MIN);
+        }
+        eventually(LIMIT, &format!("{name}: somebody serves"), || {
             let serving = self.pair.serving();
             match serving[..] {
                 [one] if !takeover || one != master => Ok(()),
                 _ => bail!("serving: {serving:?}"),
             }
-        });
-        served.unwrap();
+        })
+        .unwrap();
         let until_served = began.elapsed();
-        std::thread::sleep(CUT_MIN.saturating_sub(began.elapsed()));
+        std::thread::sleep(CUT_MIN.saturating_sub(until_served));
         let used = self.pair.nodes[master].processor_time().unwrap() - used;
         let share = used.as_secs_f64() / began.elapsed().as_secs_f64();
+        let until_ns = now_ns();
+        self.faults.push(Fault { name: name.to_owned(), at_ns, until_ns, ended: None });
         cut.heal().unwrap();
-        report(name, until_served, share);
+        print(&format_args!(
+            "{name}: seen to be served after {until_served:.2?}, the cut node used {share:.3} of a core"
+        ));
         assert!(share <= PROCESSOR_SHARE_MAX, "{name}: the cut node used {share:.2} of a core");
         self.peace();
     }
@@ -104,7 +114,8 @@ impl Lab {
             node.stop(LIMIT).unwrap();
         }
         let gates = self.pair.gates().unwrap();
-        let report = check(&History { requests, gates, faults: Vec::new() });
+        let report = check(&History { requests, gates, faults: self.faults });
+        print(&report);
         assert!(report.is_good(), "{report}");
         assert_eq!((report.lost, report.unknown, report.overlap_ns), (0, 0, 0), "{report}");
     }
@@ -114,9 +125,9 @@ impl Lab {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "a figure for whoever runs the test with --nocapture")]
-fn report(name: &str, until_served: Duration, share: f64) {
-    println!("{name}: served after {until_served:.2?}, the cut node used {share:.3} of a core");
+#[expect(clippy::print_stdout, reason = "figures for whoever runs the test with --nocapture")]
+fn print(figures: &dyn Display) {
+    println!("{figures}");
 }
 
 fn rounds() -> usize {
