@@ -344,6 +344,26 @@ async fn metrics_have_their_names_and_labels() {
     ] {
         assert!(text.contains(&wanted), "{wanted} is not in\n{text}");
     }
+    check_with_promtool(&text);
+}
+
+/// Prometheus' own opinion of the page, where its tool is installed.
+fn check_with_promtool(page: &str) {
+    use std::process::{Command, Stdio};
+    let promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = promtool else {
+        println!("promtool is not installed: the page was not checked by it");
+        return;
+    };
+    std::io::Write::write_all(&mut promtool.stdin.take().unwrap(), page.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "promtool: {said}");
 }
 
 #[tokio::test]
@@ -493,11 +513,12 @@ async fn bad_requests_get_a_sentence() {
 }
 
 /// Asks `/lookup` on fresh connections; the times, sorted.
-async fn lookups(address: SocketAddr, count: usize) -> Vec<Duration> {
+async fn lookups(served: &Served, count: usize) -> Vec<Duration> {
     let mut times = Vec::with_capacity(count);
     for _ in 0..count {
+        served.health.turned();
         let started = Instant::now();
-        let answer = client::get(&format!("http://{address}/lookup"), LONG).await.unwrap();
+        let answer = served.get("/lookup").await;
         assert_eq!(answer.status, StatusCode::OK);
         times.push(started.elapsed());
     }
@@ -530,7 +551,7 @@ async fn lookup_answers_at_once_among_a_thousand_slow_connections_and_busy_cores
     let ready = Arc::new(std::sync::Barrier::new(2));
     let attack = tokio::spawn(be_slow(served.address, Arc::clone(&ready)));
     tokio::task::spawn_blocking(move || ready.wait()).await.unwrap();
-    let slow = lookups(served.address, 300).await;
+    let slow = lookups(&served, 300).await;
     // Business that has taken all cores.
     let busy = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let cores = std::thread::available_parallelism().unwrap().get();
@@ -544,7 +565,7 @@ async fn lookup_answers_at_once_among_a_thousand_slow_connections_and_busy_cores
             })
         })
         .collect();
-    let burning = lookups(served.address, 300).await;
+    let burning = lookups(&served, 300).await;
     busy.store(false, std::sync::atomic::Ordering::Relaxed);
     burners.into_iter().for_each(|burner| burner.join().unwrap());
     attack.abort();
