@@ -64,6 +64,8 @@ pub struct Detector {
     unanswered: u32,
     heard: Option<Heard>,
     answered: Option<Answered>,
+    /// Who welcomed us on the newest link: what its end tells is told of that process only.
+    welcomed_by: Option<Arc<Identity>>,
     proof: Option<Proof>,
     early_ends: u32,
 }
@@ -95,6 +97,7 @@ impl Detector {
             unanswered: 0,
             heard: None,
             answered: None,
+            welcomed_by: None,
             proof: None,
             early_ends: 0,
         }
@@ -162,6 +165,7 @@ impl Detector {
         self.outstanding.clear();
         self.unanswered = 0;
         self.next_ping = now;
+        self.welcomed_by = Some(statement.identity.clone());
         self.note(now, statement);
     }
 
@@ -199,11 +203,8 @@ impl Detector {
             LinkEnd::Fin | LinkEnd::Reset => true,
             LinkEnd::Lost => self.settings.planted.has(Bug::RefusedAlone),
         };
-        self.proof = self
-            .heard
-            .as_ref()
-            .filter(|_| closed_by_peer)
-            .map(|h| Proof { of: h.statement.identity.clone(), refused: 0 });
+        let welcomed_by = self.welcomed_by.take().filter(|_| closed_by_peer);
+        self.proof = welcomed_by.map(|of| Proof { of, refused: 0 });
         self.outstanding.clear();
         self.link = Link::Down { next_dial: now };
     }
