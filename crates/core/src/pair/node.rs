@@ -415,7 +415,8 @@ impl Node {
 
     /// Two masters seen over the link: the smaller epoch yields, else the larger name.
     fn yield_to_peer(&mut self, now: Moment, fx: &mut Vec<Effect>) {
-        let (Role::Master | Role::Promoting, Some(ours)) = (self.role.role(), self.role.epoch())
+        let (Role::Master | Role::Promoting | Role::Demoting, Some(ours)) =
+            (self.role.role(), self.role.epoch())
         else {
             return;
         };
