@@ -203,7 +203,7 @@ impl World {
         client.connected = false;
         let pending = std::mem::take(&mut client.pending);
         let Some(id) = client.session.take() else { return };
-        let path = self.ensemble.path(host);
+        let path = self.ensemble.path_out(host);
         for p in pending.into_iter().filter(|p| !p.executed) {
             // Lost, or still on its way, for as long as the session lives.
             if self.chance(500) {
@@ -363,7 +363,7 @@ impl World {
         }
         let (host, alive, attached) = (s.host, s.alive, s.attached);
         let Some(server) = attached else { return };
-        if !self.ensemble.path(host) {
+        if !self.ensemble.path_out(host) {
             let s = self.ensemble.session_mut(sent.session).expect("seen above");
             s.held_requests.push(sent);
             return;
@@ -499,6 +499,7 @@ impl World {
             let now = self.now;
             let s = &mut self.ensemble.servers[server];
             if s.cut {
+                s.held.push((data.clone(), routed));
                 continue;
             }
             let incarnation = s.incarnation;
@@ -522,6 +523,10 @@ impl World {
     ) {
         let s = &mut self.ensemble.servers[server];
         if s.incarnation != incarnation || self.ensemble.down {
+            return;
+        }
+        if s.cut {
+            s.held.push((data.clone(), answer));
             return;
         }
         if data.zxid > s.applied.zxid {
@@ -573,7 +578,7 @@ impl World {
             return;
         }
         let (host, timeout_ms) = (s.host, s.timeout / MS);
-        if !self.ensemble.path(host) {
+        if !self.ensemble.path_in(host) {
             self.ensemble.session_mut(id).expect("seen above").held_replies.push(reply);
             return;
         }
@@ -612,7 +617,7 @@ impl World {
             }
             let pings = s.next_ping <= now
                 && s.attached.is_some()
-                && self.ensemble.path(s.host)
+                && self.ensemble.path_out(s.host)
                 && self.hosts[s.host].pause.is_none()
                 && self.process(s.host).is_some_and(|p| p.client.session == Some(s.id));
             let reported = s.attached.is_some_and(|server| self.ensemble.writes(server));
@@ -674,6 +679,7 @@ impl World {
         for s in &mut self.ensemble.servers {
             s.incarnation += 1;
             s.stuck.clear();
+            s.held.clear();
         }
         self.close_connections(None);
     }
@@ -690,6 +696,7 @@ impl World {
             s.cut = false;
             s.applied = head.clone();
             s.stuck.clear();
+            s.held.clear();
         }
         let fresh = self.ensemble.bucket(self.now, self.plan.timeout);
         for s in self.ensemble.sessions.iter_mut().filter(|s| s.alive) {
@@ -708,8 +715,12 @@ impl World {
             }
             let s = &mut self.ensemble.servers[server];
             let stuck = std::mem::take(&mut s.stuck);
+            let held = std::mem::take(&mut s.held);
             let incarnation = s.incarnation;
-            if s.lag == 0 {
+            for (data, answer) in held {
+                self.apply(server, incarnation, &data, answer);
+            }
+            if self.ensemble.servers[server].lag == 0 {
                 self.apply(server, incarnation, &head, None);
             }
             for sent in stuck {
@@ -722,6 +733,8 @@ impl World {
         let s = &mut self.ensemble.servers[server];
         if s.cut && s.incarnation == incarnation {
             s.stuck.clear();
+            s.held.clear();
+            s.incarnation += 1;
             self.note(None, format_args!("server {server} drops its clients"));
             self.close_connections(Some(server));
         }

@@ -18,6 +18,7 @@ use hotpair_core::pair::identity::{ClusterId, Epoch, Identity};
 use hotpair_core::pair::moment::Moment;
 
 use super::clock::Micros;
+use super::world::Routed;
 
 /// What the znodes hold at one transaction.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub(crate) struct Server {
     pub(crate) last_apply: Micros,
     /// Requests that wait for a leader.
     pub(crate) stuck: Vec<Sent>,
+    /// What the leader sent and a cut holds back.
+    pub(crate) held: Vec<(Arc<Data>, Option<Routed>)>,
 }
 
 /// A request on its way.
@@ -105,8 +108,10 @@ pub(crate) struct Ensemble {
     pub(crate) head: Arc<Data>,
     pub(crate) sessions: Vec<Session>,
     pub(crate) next_session: i64,
-    /// The node's packets to and from the servers are lost.
-    pub(crate) cut: [bool; 2],
+    /// The node's packets to the servers are lost.
+    pub(crate) cut_out: [bool; 2],
+    /// The servers' packets to the node are lost.
+    pub(crate) cut_in: [bool; 2],
     /// The node's connects fail at once.
     pub(crate) unreachable: [bool; 2],
     /// Added to each way of each request of a node.
@@ -127,6 +132,7 @@ impl Ensemble {
             applied: head.clone(),
             last_apply: 0,
             stuck: Vec::new(),
+            held: Vec::new(),
         };
         Self {
             cluster: ClusterId(0xc1),
@@ -138,7 +144,8 @@ impl Ensemble {
             head,
             sessions: Vec::new(),
             next_session: 0x100,
-            cut: [false; 2],
+            cut_out: [false; 2],
+            cut_in: [false; 2],
             unreachable: [false; 2],
             slow: [0; 2],
         }
@@ -154,9 +161,19 @@ impl Ensemble {
         self.sessions.iter_mut().rev().find(|s| s.id == id)
     }
 
-    /// Packets pass between the node and the servers.
+    /// Packets pass between the node and the servers, both ways.
     pub(crate) fn path(&self, host: usize) -> bool {
-        !self.cut[host] && !self.unreachable[host]
+        self.path_out(host) && self.path_in(host)
+    }
+
+    /// Packets pass from the node to the servers.
+    pub(crate) fn path_out(&self, host: usize) -> bool {
+        !self.cut_out[host] && !self.unreachable[host]
+    }
+
+    /// Packets pass from the servers to the node.
+    pub(crate) fn path_in(&self, host: usize) -> bool {
+        !self.cut_in[host] && !self.unreachable[host]
     }
 
     /// The server reaches a leader that works.

@@ -31,10 +31,12 @@ pub enum Fault {
     Weather,
     /// The nodes' connections break although both live.
     LinkBroken,
-    /// A node's packets to and from ZooKeeper are lost.
+    /// A node's packets to ZooKeeper are lost, or those from it, or both.
     ZooKeeperCut,
     /// A node's connects to ZooKeeper fail at once, and its client never notices the expiry.
     ZooKeeperUnreachable,
+    /// A node loses touch with everybody at once, often one way only, after its network got slow.
+    Isolated,
     /// A session's connection breaks and goes on at another server.
     ConnectionMoved,
     /// A server does not reach the leader.
@@ -71,7 +73,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every class.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Kill,
         Self::QuickRestart,
         Self::Shutdown,
@@ -88,6 +90,7 @@ impl Fault {
         Self::LinkBroken,
         Self::ZooKeeperCut,
         Self::ZooKeeperUnreachable,
+        Self::Isolated,
         Self::ConnectionMoved,
         Self::FollowerCut,
         Self::FollowerLag,

@@ -17,6 +17,8 @@ pub struct Options {
     pub storm_ms: u64,
     /// Draw every fault class, instead of each with its own chance.
     pub every_class: bool,
+    /// Draw these classes only, and all of them.
+    pub only: Option<&'static [Fault]>,
     /// Elections that must have happened, else the storm counts as failed.
     pub elections_min: u32,
     /// Keep a transcript.
@@ -30,6 +32,7 @@ impl Default for Options {
         Self {
             storm_ms: 60_000,
             every_class: false,
+            only: None,
             elections_min: 1,
             transcript: false,
             planted: Planted::NONE,
@@ -123,7 +126,7 @@ impl Plan {
                 ],
             ),
         };
-        plan.draw_faults(rng, options.every_class);
+        plan.draw_faults(rng, options);
         plan
     }
 
@@ -131,11 +134,12 @@ impl Plan {
         self.enabled[fault.index()]
     }
 
-    fn draw_faults(&mut self, rng: &mut Rng, every_class: bool) {
+    fn draw_faults(&mut self, rng: &mut Rng, options: &Options) {
         // Some storms have a few classes often, others many.
         let chance = pick(rng, &[10, 25, 50, 90]);
         for fault in Fault::ALL {
-            self.enabled[fault.index()] = every_class || rng.u32(0..100) < chance;
+            let drawn = options.every_class || rng.u32(0..100) < chance;
+            self.enabled[fault.index()] = options.only.map_or(drawn, |only| only.contains(&fault));
         }
         if !self.enabled.contains(&true) {
             self.enabled[rng.usize(0..Fault::ALL.len())] = true;

@@ -18,7 +18,7 @@ const EXTENSIONS_MAX: u32 = 10;
 const SESSION_MAX: Micros = 5_000 * MS;
 
 /// What happened of what was planned.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Storm {
     pub(crate) happened: [u32; Fault::ALL.len()],
     pub(crate) over: bool,
@@ -31,12 +31,23 @@ pub(crate) struct Storm {
 }
 
 impl Storm {
+    pub(crate) fn new() -> Self {
+        Self {
+            happened: [0; Fault::ALL.len()],
+            over: false,
+            round: 0,
+            keeps_requests: false,
+            extensions: 0,
+            orders: 0,
+        }
+    }
+
     pub(crate) fn happened(&mut self, fault: Fault) {
         self.happened[fault.index()] += 1;
     }
 }
 
-/// The end of a fault.
+/// The end of a fault, or of its first part.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Heal {
     Start { host: usize },
@@ -47,6 +58,7 @@ pub(crate) enum Heal {
     ZooKeeper { host: usize },
     Slow,
     Break,
+    Isolate { host: usize },
     Follower { server: usize },
     Lag,
     Hang,
@@ -88,6 +100,7 @@ impl World {
             | Fault::LinkBroken => self.fault_at_link(fault),
             Fault::ZooKeeperCut
             | Fault::ZooKeeperUnreachable
+            | Fault::Isolated
             | Fault::ConnectionMoved
             | Fault::SlowZooKeeper
             | Fault::AmbiguousAnswers
@@ -212,12 +225,21 @@ impl World {
         match fault {
             Fault::ZooKeeperCut | Fault::ZooKeeperUnreachable => {
                 if fault == Fault::ZooKeeperCut {
-                    self.ensemble.cut[host] = true;
+                    let way = self.rng.u32(0..4);
+                    self.ensemble.cut_out[host] = way != 0;
+                    self.ensemble.cut_in[host] = way != 1;
                 } else {
                     self.ensemble.unreachable[host] = true;
                 }
                 self.watch_for_silence(Some(host));
                 self.heal_after(wait, Heal::ZooKeeper { host });
+            }
+            Fault::Isolated => {
+                if self.chance(700) {
+                    self.ensemble.slow[host] = self.rng.u64(5 * MS..session / 4);
+                }
+                let soon = self.rng.u64(MS..session / 2);
+                self.heal_after(soon, Heal::Isolate { host });
             }
             Fault::ConnectionMoved | Fault::LateRequests => {
                 if !self.ensemble.sessions.iter().any(|s| s.attached.is_some()) {
@@ -294,7 +316,6 @@ impl World {
             Fault::FollowerCut => {
                 let server = self.some_follower();
                 self.ensemble.servers[server].cut = true;
-                self.ensemble.servers[server].incarnation += 1;
                 let incarnation = self.ensemble.servers[server].incarnation;
                 let patience = self.rng.u64(500 * MS..9_000 * MS);
                 self.after(patience, Event::ServerGivesUp { server, incarnation });
@@ -305,6 +326,11 @@ impl World {
                 let server = if alone { 0 } else { self.some_follower() };
                 self.ensemble.servers[server].lag = self.rng.u64(20 * MS..session * 3 / 2);
                 let wait = self.rng.u64(500 * MS..3 * session);
+                // What slows a server down often takes the link along.
+                if self.chance(300) {
+                    self.network.cut = [true; 2];
+                    self.heal_after(wait, Heal::Link);
+                }
                 self.heal_after(wait, Heal::Lag);
             }
             Fault::LeaderChange | Fault::Outage => {
@@ -395,7 +421,8 @@ impl World {
             }
             Heal::Weather => self.network.weather = self.plan.fair,
             Heal::ZooKeeper { host } => {
-                self.ensemble.cut[host] = false;
+                self.ensemble.cut_out[host] = false;
+                self.ensemble.cut_in[host] = false;
                 self.ensemble.unreachable[host] = false;
                 self.flush_sessions(host);
             }
@@ -403,6 +430,7 @@ impl World {
                 self.ensemble.slow = [0; 2];
                 self.storm.keeps_requests = false;
             }
+            Heal::Isolate { host } => self.isolate(host),
             Heal::Break => {
                 self.close_connections(None);
                 self.heal_after(200 * MS, Heal::Slow);
@@ -430,6 +458,22 @@ impl World {
             Heal::Ambiguous => self.hosts.iter_mut().for_each(|h| h.ambiguous = 0),
             Heal::Promotions => self.hosts.iter_mut().for_each(|h| h.slow_promotion = false),
         }
+    }
+
+    /// The second part of [`Fault::Isolated`].
+    fn isolate(&mut self, host: usize) {
+        let way = self.rng.u32(0..4);
+        let (out, into) = (way != 0, way > 1);
+        self.note(Some(host), format_args!("isolated: outward {out}, inward {into}"));
+        self.network.cut[host] |= out;
+        self.network.cut[1 - host] |= into || !out;
+        self.ensemble.cut_out[host] |= out;
+        self.ensemble.cut_in[host] |= into || !out;
+        self.watch_for_silence(Some(host));
+        let wait = self.rng.u64(100 * MS..3 * self.plan.timeout.min(SESSION_MAX));
+        self.heal_after(wait, Heal::Link);
+        self.heal_after(wait, Heal::ZooKeeper { host });
+        self.heal_after(wait, Heal::Slow);
     }
 
     pub(crate) fn heal_everything(&mut self) {
@@ -510,7 +554,8 @@ impl World {
                 self.network.reject = [true; 2];
             }
             Residue::ZooKeeperCut => {
-                self.ensemble.cut[host] = true;
+                self.ensemble.cut_out[host] = true;
+                self.ensemble.cut_in[host] = true;
                 self.watch_for_silence(Some(host));
             }
         }

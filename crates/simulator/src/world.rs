@@ -121,7 +121,7 @@ impl World {
             network: Network::new(plan.fair),
             ensemble: Ensemble::new(plan.servers, plan.tick),
             checker: Checker::default(),
-            storm: Storm::default(),
+            storm: Storm::new(),
             transcript: Transcript::new(options.transcript),
             next_life: 1,
             effects: Vec::new(),
