@@ -68,8 +68,7 @@ impl Control {
         let me = Arc::new(self.me.clone());
         let (sender, mut facts) = self.facts;
         let clock: hotpair_coordinator::Clock = Arc::new(boot_clock::now);
-        let zookeeper =
-            ZooKeeperDriver::start(self.zookeeper, me.clone(), sender.clone(), clock);
+        let zookeeper = ZooKeeperDriver::start(self.zookeeper, me.clone(), sender.clone(), clock);
         let link = LinkDriver::start(
             LinkSettings {
                 peer: self.peer,

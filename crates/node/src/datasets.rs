@@ -15,8 +15,8 @@ use hotpair_core::pair::identity::Epoch;
 use hotpair_core::services::dataset::{
     Attempt, Availability, Dataset, DatasetState, Effect, Fact, LoadMode, Loading,
 };
-use hotpair_store::{CancelFlag, DatasetSpec, LoadedDataset, Progress};
 use hotpair_gateway::Found;
+use hotpair_store::{CancelFlag, DatasetSpec, LoadedDataset, Progress};
 use tokio::sync::mpsc;
 
 use crate::boot_clock;
@@ -28,7 +28,6 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Shelf {
     pub(crate) name: String,
-    pub(crate) mode: LoadMode,
     loaded: ArcSwapOption<LoadedDataset>,
     status: ArcSwap<(DatasetState, Availability, u64)>,
 }
@@ -67,9 +66,8 @@ impl Datasets {
     ) -> std::io::Result<Self> {
         let shelves = specs
             .iter()
-            .map(|(spec, mode)| Shelf {
+            .map(|(spec, _)| Shelf {
                 name: spec.name.clone(),
-                mode: *mode,
                 loaded: ArcSwapOption::empty(),
                 status: ArcSwap::from_pointee((DatasetState::Absent, Availability::Absent, 0)),
             })
@@ -88,7 +86,9 @@ impl Datasets {
             settling: None,
             told_failed: BTreeMap::new(),
         };
-        std::thread::Builder::new().name("datasets".to_owned()).spawn(move || keeper.run(&queue))?;
+        std::thread::Builder::new()
+            .name("datasets".to_owned())
+            .spawn(move || keeper.run(&queue))?;
         Ok(Self { shelves, orders })
     }
 
@@ -185,8 +185,7 @@ impl Keeper {
             match effect {
                 Effect::StartLoad { attempt } => self.start_load(index, attempt, now),
                 Effect::CancelLoad { attempt } => {
-                    if let Some(running) =
-                        self.running.get(&index).filter(|r| r.attempt == attempt)
+                    if let Some(running) = self.running.get(&index).filter(|r| r.attempt == attempt)
                     {
                         running.cancel.cancel();
                     }

@@ -60,7 +60,7 @@ impl Ledger {
         }
     }
 
-    /// Publishes the view if anything in it, or around it, changed.
+    /// Publishes the view; who follows is woken if anything in it, or around it, changed.
     pub(crate) fn publish(&mut self, view: &View) {
         self.health.turned();
         let datasets: Vec<DatasetStatus> = self.datasets.shelves().iter().map(status).collect();
@@ -68,12 +68,18 @@ impl Ledger {
             self.draft.datasets = datasets;
             self.changed = true;
         }
-        if self.changed || differs(&self.draft.view, view) {
-            self.draft.view = view.clone();
-            self.changed = false;
+        let news = self.changed || differs(&self.draft.view, view);
+        self.draft.view = view.clone();
+        self.changed = false;
+        if news {
             self.note_whereabouts(view);
-            self.published.send_replace(Arc::new(self.draft.clone()));
         }
+        // Times that pass by themselves are shown as they are, but wake nobody who follows.
+        let newest = Arc::new(self.draft.clone());
+        self.published.send_if_modified(|published| {
+            *published = newest;
+            news
+        });
     }
 
     /// The process is ending.
@@ -95,8 +101,7 @@ impl Ledger {
     pub(crate) fn alert(&mut self, alert: &Alert) {
         let now = boot_clock::wall_ms();
         let records = &mut self.draft.alerts;
-        let firing =
-            records.iter_mut().find(|r| r.name == alert.name && r.ended_wall_ms.is_none());
+        let firing = records.iter_mut().find(|r| r.name == alert.name && r.ended_wall_ms.is_none());
         match (&alert.firing, firing) {
             (Some(text), Some(record)) => record.text.clone_from(text),
             (Some(text), None) => records.push(AlertRecord {

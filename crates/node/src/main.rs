@@ -19,8 +19,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use hotpair_ctl::{Console, Outcome};
 use crate::logging::LogFormat;
+use hotpair_ctl::{Console, Outcome};
 
 /// The hot-standby pair.
 #[derive(Debug, Parser)]
@@ -100,13 +100,17 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
     match command {
         Command::Node(arguments) => commands::node::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(&arguments),
-        Command::Status(arguments) => commands::operator(hotpair_ctl::status(&arguments, &mut Console::standard())),
-        Command::Switchover(arguments) => commands::operator(hotpair_ctl::switchover(&arguments, &mut Console::standard())),
-        Command::Why(arguments) => commands::operator(hotpair_ctl::why(&arguments, &mut Console::standard())),
-        Command::Call(arguments) => commands::call::run(&arguments),
-        Command::Config { command: ConfigCommand::Check { file } } => {
-            commands::check_config(&file)
+        Command::Status(arguments) => {
+            commands::operator(hotpair_ctl::status(&arguments, &mut Console::standard()))
         }
+        Command::Switchover(arguments) => {
+            commands::operator(hotpair_ctl::switchover(&arguments, &mut Console::standard()))
+        }
+        Command::Why(arguments) => {
+            commands::operator(hotpair_ctl::why(&arguments, &mut Console::standard()))
+        }
+        Command::Call(arguments) => commands::call::run(&arguments),
+        Command::Config { command: ConfigCommand::Check { file } } => commands::check_config(&file),
         Command::Config { command: ConfigCommand::Example } => commands::print(config::EXAMPLE),
         Command::Release { config } => commands::release::run(&config),
         Command::Simulate(arguments) => commands::simulate::run(&arguments),

@@ -78,9 +78,8 @@ fn dataset(config: &DatasetConfig) -> Result<(DatasetSpec, LoadMode), Vec<String
     let mut problem = |key: &str, error: String| {
         problems.push(format!("datasets {name:?}: {key}: {error}"));
     };
-    let source = Source::from_str(&config.source)
-        .map_err(|error| problem("source", error.to_string()))
-        .ok();
+    let source =
+        Source::from_str(&config.source).map_err(|error| problem("source", error.to_string())).ok();
     let load =
         LoadMode::from_str(&config.load).map_err(|error| problem("load", error.to_string())).ok();
     let mut columns = BTreeMap::new();

@@ -62,6 +62,8 @@ pub struct Detector {
     next_number: u64,
     next_ping: Moment,
     unanswered: u32,
+    /// Since when the peer is not quite there: its link's end, or its first missed ping.
+    trouble_since: Option<Moment>,
     heard: Option<Heard>,
     answered: Option<Answered>,
     /// Who welcomed us on the newest link: what its end tells is told of that process only.
@@ -95,6 +97,7 @@ impl Detector {
             next_number: 1,
             next_ping: now,
             unanswered: 0,
+            trouble_since: None,
             heard: None,
             answered: None,
             welcomed_by: None,
@@ -144,6 +147,12 @@ impl Detector {
         self.unanswered
     }
 
+    /// Since when something is wrong with the peer, if it is.
+    #[must_use]
+    pub fn trouble_since(&self) -> Option<Moment> {
+        self.trouble_since
+    }
+
     /// When this wants to be woken.
     #[must_use]
     pub fn deadline(&self) -> Option<Moment> {
@@ -164,6 +173,7 @@ impl Detector {
         self.proof = None;
         self.outstanding.clear();
         self.unanswered = 0;
+        self.trouble_since = None;
         self.next_ping = now;
         self.welcomed_by = Some(statement.identity.clone());
         self.note(now, statement);
@@ -199,6 +209,7 @@ impl Detector {
         if self.link != Link::Open {
             return;
         }
+        self.trouble_since.get_or_insert(now);
         let closed_by_peer = match how {
             LinkEnd::Fin | LinkEnd::Reset => true,
             LinkEnd::Lost => self.settings.planted.has(Bug::RefusedAlone),
@@ -216,6 +227,7 @@ impl Detector {
         let (_, asked_at) = self.outstanding[at];
         self.outstanding.drain(..=at);
         self.unanswered = 0;
+        self.trouble_since = None;
         self.answered =
             Some(Answered { heard: Heard { statement: statement.clone(), at: now }, asked_at });
         self.note(now, statement);
@@ -276,6 +288,7 @@ impl Detector {
     /// After a stall of our own, silence counted so far means nothing.
     pub(crate) fn forget_silence(&mut self, now: Moment) {
         self.unanswered = 0;
+        self.trouble_since = None;
         self.outstanding.clear();
         self.proof = None;
         self.next_ping = now;
@@ -294,10 +307,11 @@ impl Detector {
     }
 
     fn count_unanswered(&mut self, now: Moment, fx: &mut Vec<Effect>) {
-        while let Some((_, sent_at)) = self.outstanding.front()
-            && now >= *sent_at + self.settings.ping_timeout_ms
+        while let Some((_, sent_at)) = self.outstanding.front().copied()
+            && now >= sent_at + self.settings.ping_timeout_ms
         {
             self.outstanding.pop_front();
+            self.trouble_since.get_or_insert(sent_at);
             self.miss();
         }
         if self.link == Link::Open && self.silent() {

@@ -648,13 +648,11 @@ impl ZooKeeperElection {
         self.check_guards(now, picture, peer)?;
         match &picture.master {
             Some(m) if m.instance == self.me.incarnation.instance => {
-                let since = self.holder_seen.map_or(now, |seen| seen.at);
-                self.race(now, since, picture, Reason::OwnPreviousLife, fx)
+                self.race(now, now, picture, Reason::OwnPreviousLife, fx)
             }
             Some(m) => match self.takeover_reason(now, m, peer) {
                 Some(reason) => {
-                    let since = self.holder_seen.map_or(now, |seen| seen.at);
-                    self.race(now, since, picture, reason, fx)
+                    self.race(now, peer.trouble_since().unwrap_or(now), picture, reason, fx)
                 }
                 None => Ok(()),
             },
@@ -787,8 +785,7 @@ impl ZooKeeperElection {
             return Err(Guard::Confirming { holder, until: now + self.silence_ms() });
         }
         let silence = self.silence_ms();
-        let new =
-            Vacancy { epoch: crumb.epoch, since: now, quiet_since: now, lease_over_at: None };
+        let new = Vacancy { epoch: crumb.epoch, since: now, quiet_since: now, lease_over_at: None };
         let vacancy = self.vacancy.get_or_insert(new);
         // Nothing is acknowledged to a holder without a znode: by then its lease is over for sure,
         // so that no answer, and no missing one, can hold this up for longer.

@@ -24,11 +24,10 @@ pub(crate) fn run(arguments: &CallArguments) -> Result<Outcome> {
         let found = match (&arguments.config, arguments.call.wants_discovery()) {
             (Some(config), Some(wanted)) => {
                 let config = NodeConfig::read(config)?;
-                let zookeeper = config
-                    .coordinator
-                    .zookeeper
-                    .as_ref()
-                    .context("[coordinator.zookeeper] is needed to find a function by its name")?;
+                let zookeeper =
+                    config.coordinator.zookeeper.as_ref().context(
+                        "[coordinator.zookeeper] is needed to find a function by its name",
+                    )?;
                 let all = hotpair_coordinator::read_functions(
                     &zookeeper.servers,
                     &zookeeper.root,

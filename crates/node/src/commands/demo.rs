@@ -109,7 +109,8 @@ fn dataset(data: &Path) -> String {
     format!(
         "[[datasets]]\nname = \"external-investment\"\nsource = \"file://{}\"\n\
          key = [\"Date\", \"symbol\"]\nload = \"on-promote\"\n\
-         [datasets.unpivot]\nkeep = [\"Date\"]\nname = \"symbol\"\nvalue = \"price\"\n",
+         [datasets.unpivot]\nkeep = [\"Date\"]\nname = \"symbol\"\nvalue = \"price\"\n\
+         [datasets.columns]\nprice = \"float\"\n",
         data.display()
     )
 }

@@ -23,6 +23,7 @@ use hotpair_gateway::{
     Catalogue, ClientService, ClientSettings, Gate, GateKeeper, Meters, Whereabouts,
 };
 use hotpair_http::{Counters, Limits};
+use hotpair_link::LinkDriver;
 use hotpair_protocol::{Addresses, RequestTotals};
 use tokio::sync::{mpsc, watch};
 
@@ -51,6 +52,7 @@ pub(crate) struct NodeArguments {
 /// Runs one node until it is told to end.
 pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
     let config = NodeConfig::read(&arguments.config)?;
+    raise_file_limit();
     let datasets = settings::datasets(&config)
         .map_err(|problems| super::config_error(&arguments.config, problems))?;
     if arguments.clean {
@@ -58,10 +60,8 @@ pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
     }
     let directory = DataDirectory::open(&config.tables.directory)?;
     let journal = Journal::open(directory.file("journal.jsonl"))?;
-    let keeper = GateKeeper::new(Some(gate_log::start(
-        &directory.file("gates.jsonl"),
-        &config.node,
-    )?));
+    let keeper =
+        GateKeeper::new(Some(gate_log::start(&directory.file("gates.jsonl"), &config.node)?));
     let facts = mpsc::channel(FACTS_MAX);
     let datasets = Datasets::start(datasets, facts.0.clone())?;
     let catalogue = Arc::new(Catalogue::built_in());
@@ -80,8 +80,7 @@ pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
         datasets: datasets.clone(),
     });
     let peer_listener = bind_peer(&config)?;
-    let business =
-        Business::start(&config, keeper.gate(), &catalogue, &datasets, whereabouts)?;
+    let business = Business::start(&config, keeper.gate(), &catalogue, &datasets, whereabouts)?;
     let (commands, orders) = mpsc::channel(16);
     let watched = watch_admin(
         &config,
@@ -109,7 +108,8 @@ pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
     };
     tracing::info!(
         pair = config.pair, node = config.node, client = %config.listen.client,
-        admin = %config.listen.admin, peer = %config.listen.peer, "node starts"
+        admin = %config.listen.admin, peer = %config.listen.peer,
+        peer_admin = config.peer.admin, "node starts"
     );
     let thread = std::thread::Builder::new().name("control".to_owned());
     let ended = thread.spawn(move || control.run())?.join();
@@ -119,8 +119,21 @@ pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// A crowd at one door must not take the descriptors of the link and of ZooKeeper's session: the
+/// limit goes up to what the system allows, which is more than all doors let in together.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
 fn bind_peer(config: &NodeConfig) -> Result<StdListener> {
-    StdListener::bind(config.listen.peer)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _inside = runtime.enter();
+    LinkDriver::bind(config.listen.peer)
         .with_context(|| format!("listen.peer = \"{}\" cannot be bound", config.listen.peer))
 }
 
@@ -241,8 +254,10 @@ fn watch_admin(
             .with_context(|| format!("{} cannot be read", file.display()))?;
         Ok(Some(text))
     };
-    let tokens =
-        Tokens::new(read(&config.admin.token_file)?.as_deref(), read(&config.admin.read_token_file)?.as_deref());
+    let tokens = Tokens::new(
+        read(&config.admin.token_file)?.as_deref(),
+        read(&config.admin.read_token_file)?.as_deref(),
+    );
     let state = AdminState {
         snapshot: shown.snapshots.clone(),
         health: shown.health,

@@ -10,8 +10,8 @@ use hotpair_coordinator::{ReleaseError, ReleaseOutcome};
 
 use crate::config::NodeConfig;
 use crate::data_directory::{DataDirectory, DirectoryError};
-use hotpair_ctl::Outcome;
 use crate::settings::zookeeper_settings;
+use hotpair_ctl::Outcome;
 
 /// Releases; the exit code tells systemd's log how it went.
 pub(crate) fn run(config: &Path) -> Result<Outcome> {

@@ -92,12 +92,7 @@ pub(super) const NODE: &[(&str, Key)] = &[
     ("admin", Table(&[("token_file", Value), ("read_token_file", Value)])),
     (
         "tls",
-        Table(&[
-            ("insecure", Value),
-            ("certificate", Later),
-            ("key", Later),
-            ("authority", Later),
-        ]),
+        Table(&[("insecure", Value), ("certificate", Later), ("key", Later), ("authority", Later)]),
     ),
 ];
 
@@ -173,7 +168,9 @@ fn walk(
                 for item in items {
                     match item.get_ref() {
                         DeValue::Table(inner) => walk(text, inner, keys, &key, found),
-                        _ => found.push(Misplaced { line, key: key.clone(), what: What::NotTables }),
+                        _ => {
+                            found.push(Misplaced { line, key: key.clone(), what: What::NotTables })
+                        }
                     }
                 }
             }

@@ -319,9 +319,8 @@ impl NodeConfig {
                 && value.len() <= 64
                 && value.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
             if !good {
-                problems.push(format!(
-                    "{key} = {value:?}: a name has 1 to 64 letters, digits, - or _"
-                ));
+                problems
+                    .push(format!("{key} = {value:?}: a name has 1 to 64 letters, digits, - or _"));
             }
         }
     }
@@ -390,8 +389,7 @@ impl NodeConfig {
             problems.push("coordinator.zookeeper.servers is empty".to_owned());
         }
         for server in zookeeper.servers.iter().filter(|s| !has_port(s)) {
-            problems
-                .push(format!("coordinator.zookeeper.servers: {server:?}: write host:port"));
+            problems.push(format!("coordinator.zookeeper.servers: {server:?}: write host:port"));
         }
         let root = &zookeeper.root;
         if !root.starts_with('/') || (root.ends_with('/') && root != "/") || root.contains("//") {

@@ -25,11 +25,7 @@ pub(super) fn measure(rows: u64) -> Result<Value> {
         .args(["bench-load-dataset", "--rows", &rows.to_string(), "--folder"])
         .arg(scratch.path())
         .output()?;
-    ensure!(
-        output.status.success(),
-        "loading failed: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    ensure!(output.status.success(), "loading failed: {}", String::from_utf8_lossy(&output.stderr));
     let ours: Value = serde_json::from_slice(&output.stdout)?;
     let polars = match polars(&scratch, &file) {
         Ok(figures) => figures,

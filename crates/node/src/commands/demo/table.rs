@@ -87,8 +87,7 @@ fn row(event: &Event, report: &Value, journal: &[Value]) -> Row {
             line["node"] == event.master.as_str() && at >= event.at_ns && at <= event.until_ns
         })
         .collect();
-    let promotion =
-        within.iter().find(|line| line["event"] == "role" && line["to"] == "promoting");
+    let promotion = within.iter().find(|line| line["event"] == "role" && line["to"] == "promoting");
     let detection_ms = promotion
         .and_then(|line| line["boot_ns"].as_i64())
         .map(|at| (at - event.at_ns) as f64 / 1e6);
@@ -169,8 +168,8 @@ fn journal(pair: &Pair) -> Result<Vec<Value>> {
     let mut all = Vec::new();
     for node in &pair.nodes {
         let path = node.settings.directory.join("journal.jsonl");
-        let text = fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         // The last line of a process that was killed may be half a line.
         all.extend(text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()));
     }
