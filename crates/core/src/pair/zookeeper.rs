@@ -469,6 +469,10 @@ impl ZooKeeperElection {
         self.foreign = None;
         self.cluster = Some(picture.cluster);
         self.seen = self.seen.max(picture.epoch.epoch);
+        let by_peer = picture.epoch.node.as_ref() != Some(&self.me.incarnation.node);
+        if by_peer && picture.epoch.epoch > self.left {
+            self.hold_off_until = None; // the peer had its turn
+        }
         if let Some(m) = &self.mastership {
             let lease = self.lease_ms();
             if picture.epoch.version > m.epoch_version {
