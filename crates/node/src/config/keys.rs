@@ -169,7 +169,7 @@ fn walk(
                     match item.get_ref() {
                         DeValue::Table(inner) => walk(text, inner, keys, &key, found),
                         _ => {
-                            found.push(Misplaced { line, key: key.clone(), what: What::NotTables })
+                            found.push(Misplaced { line, key: key.clone(), what: What::NotTables });
                         }
                     }
                 }
