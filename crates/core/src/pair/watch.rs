@@ -247,9 +247,10 @@ fn dual_master(me: &Identity, view: &View) -> Option<Condition> {
     let peer = &said.identity.incarnation.node;
     let peer_masters = said.role == Role::Master && (said.lease_ms > 0 || said.serving);
     let we_master = view.role == Role::Master;
-    if mismatch(me, view).is_some() && (peer_masters || we_master) {
+    // Whoever got which mastership so far: the next one may be a second one.
+    if mismatch(me, view).is_some() {
         return Some(Condition::at_once(format!(
-            "two coordinators each grant a mastership to this pair: this node and {peer} do not \
+            "two coordinators may each grant a mastership to this pair: this node and {peer} do not \
              use the same ensemble and root; stop one node, mend its coordinator settings, start it"
         )));
     }
