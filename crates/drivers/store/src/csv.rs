@@ -156,14 +156,15 @@ fn decode_exactly(
         return Err(ArrowError::CsvError("no records".to_owned()));
     };
     let bytes = &bytes[first.start..last.end];
-    let mut decoded = decode_some(decoder, bytes)?;
-    if decoded == bytes.len() && !last.ended {
-        decoded += decode_some(decoder, b"\n")? - 1;
+    let decoded = decode_some(decoder, bytes)?;
+    if !last.ended {
+        decode_some(decoder, b"\n")?;
     }
-    let batch = decoder.flush()?;
-    match batch {
-        Some(batch) if decoded == bytes.len() && batch.num_rows() == records.len() => Ok(batch),
-        Some(_) | None => Err(ArrowError::CsvError("a carriage return inside a row".to_owned())),
+    // A full batch ends at the carriage return and leaves the newline after it.
+    let is_all = bytes[decoded..].iter().all(|byte| *byte == b'\n');
+    match decoder.flush()? {
+        Some(batch) if is_all && batch.num_rows() == records.len() => Ok(batch),
+        Some(_) | None => Err(ArrowError::CsvError(CARRIAGE_RETURN.to_owned())),
     }
 }
 
@@ -246,8 +247,10 @@ impl<'a> ChunkReader<'a> {
         let bytes = &chunk.bytes[at..];
         let records: Vec<Record> = Records::new(bytes, line).collect();
         let mut groups: Vec<&[Record]> = records.chunks(BATCH_ROWS).rev().collect();
+        let mut broken = 0;
         while let Some(group) = groups.pop() {
-            if self.task.is_too_broken() {
+            // Counted here alone: what others find later in the file must not hide what is here.
+            if broken > self.task.spec.broken_rows_max {
                 return Ok(());
             }
             match decode_exactly(&mut self.decoder, bytes, group) {
@@ -258,7 +261,10 @@ impl<'a> ChunkReader<'a> {
                 Err(error) => {
                     self.reset();
                     match group {
-                        [record] => self.report(bytes, record, &error),
+                        [record] => {
+                            broken += 1;
+                            self.report(bytes, record, &error);
+                        }
                         _ => {
                             let (low, high) = group.split_at(group.len() / 2);
                             groups.extend([high, low]);
@@ -327,6 +333,7 @@ impl<'a> ChunkReader<'a> {
             Ok((schema, _)) if schema.fields().len() != expected => {
                 format!("{} fields where the header has {expected}", schema.fields().len())
             }
+            Ok(_) if has_lone_carriage_return(record) => CARRIAGE_RETURN.to_owned(),
             Ok(_) | Err(_) => error.to_string(),
         }
     }
@@ -338,6 +345,10 @@ fn has_a_record_per_line(bytes: &[u8]) -> bool {
         && !bytes.starts_with(b"\n")
         && memchr::memchr2(b'"', b'\r', bytes).is_none()
         && memchr::memmem::find(bytes, b"\n\n").is_none()
+}
+
+fn has_lone_carriage_return(record: &[u8]) -> bool {
+    memchr::memchr_iter(b'\r', record).any(|place| record.get(place + 1) != Some(&b'\n'))
 }
 
 fn noun(kind: ColumnKind) -> &'static str {
@@ -383,4 +394,5 @@ const GZIP_BUFFER_BYTES: usize = 256 << 10;
 const GUESS_ROWS: usize = 10_000;
 /// How much of a bad value is shown.
 const SHOWN_CHARACTERS_MAX: usize = 60;
+const CARRIAGE_RETURN: &str = "a carriage return inside a row";
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

@@ -183,6 +183,7 @@ fn a_broken_row_is_named_with_file_line_and_column() {
     let folder = tempfile::tempdir().unwrap();
     for (rows, line, column, what) in [
         ("1,2,x\n2,zwei,y\n", 3, Some("b"), "`zwei` is no integer"),
+        ("1,2,x\r\n2,zwei,y\r\n", 3, Some("b"), "`zwei` is no integer"),
         ("1,2,\"x\ny\"\n\n2,2.5,y\n", 5, Some("b"), "`2.5` is no integer"),
         ("1,2,x\n2,3\n", 3, None, "2 fields where the header has 3"),
         ("1,2,x\r\n2,3,y,z\r\n", 3, None, "4 fields where the header has 3"),
@@ -387,10 +388,10 @@ fn keys_too_wide_for_their_ranges_are_packed_by_place() {
     let mut content = String::from("a,b,c,d\n");
     let mut random = fastrand::Rng::with_seed(5);
     for row in 0..5_000 {
-        let wide = i64::MIN + random.i64(0..1000) * (i64::MAX / 500);
+        let wide = i64::MIN.wrapping_add(random.i64(0..1000).wrapping_mul(i64::MAX / 500));
         let float = f64::from(random.i32(-3..3)) * 1e300;
         let at = Value::Timestamp(random.i64(-9..9) * 1_000_000_000_000_000);
-        content.push_str(&format!("{wide},{float},{at},{row}\n"));
+        content.push_str(&format!("{wide},{float:e},{at},{row}\n"));
     }
     let dataset = read(&spec(csv(folder.path(), content), &["a", "b", "c", "d"])).unwrap();
     assert_eq!(dataset.rows(), 5_000);
