@@ -1,10 +1,15 @@
-//! What only tests need beside the laboratory ([`hotpair_lab`]): a turn on the machine, and a
-//! container with a real systemd.
+//! What only tests need beside the laboratory ([`hotpair_lab`]): a turn on the machine, a container
+//! with a real systemd, a node's journal, a way between nodes that can be closed, ZooKeeper's data
+//! from outside, and steps that many tests take.
 
 use std::path::Path;
 
 pub mod exclusive;
+pub mod journal;
 pub mod nspawn;
+pub mod relay;
+pub mod steps;
+pub mod znodes;
 
 /// The root of the workspace.
 #[must_use]

@@ -1,0 +1,54 @@
+//! Steps that many tests take with a pair.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use hotpair_lab::node::{Pair, hotpair};
+use hotpair_lab::wait::eventually;
+
+/// Longer than anything takes that comes at all, on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// Waits until one node serves with its functions registered, the other one stands by, both have
+/// contact with ZooKeeper and hear each other; the index of who serves.
+pub fn settled(pair: &Pair) -> Result<usize> {
+    eventually(LIMIT, "one serves, the other one stands by", || {
+        let mut master = None;
+        for (index, node) in pair.nodes.iter().enumerate() {
+            let status = node.admin().get_json("/status")?;
+            let all_well = status["contact"] == "connected" && status["peer"]["reachable"] == true;
+            ensure!(all_well, "{status}");
+            if status["serving"] == true {
+                ensure!(status["registered"] == true, "{status}");
+                ensure!(master.replace(index).is_none(), "both serve");
+            } else {
+                ensure!(status["role"] == "standby", "{status}");
+            }
+        }
+        master.context("nobody serves")
+    })
+}
+
+/// Waits until this node serves, whatever the other one says; its epoch.
+pub fn serves(pair: &Pair, node: usize) -> Result<u64> {
+    eventually(LIMIT, &format!("node {node} serves"), || {
+        let role = pair.nodes[node].role()?;
+        ensure!(role.serving, "{role:?}");
+        Ok(role.epoch)
+    })
+}
+
+/// Runs the binary with these arguments: its exit code and both outputs.
+pub fn run_hotpair(arguments: &[&str]) -> Result<(i32, String, String)> {
+    let output = Command::new(hotpair()?).args(arguments).output()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let Some(code) = output.status.code() else { bail!("hotpair {arguments:?} ended by a signal") };
+    Ok((code, text(&output.stdout), text(&output.stderr)))
+}
+
+/// A path as an argument.
+pub fn argument(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| format!("{} is no text", path.display()))
+}
