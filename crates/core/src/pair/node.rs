@@ -233,8 +233,11 @@ impl Node {
             self.clock.forget();
             fx.push(Effect::Record(Event::Stalled { for_ms: now.ms_since(due) }));
         }
-        self.election.expire(now, fx);
+        // At the end of a lease the gate closes first, then all else is done about it.
+        let mut later = Vec::new();
+        self.election.expire(now, &mut later);
         self.follow(now, fx);
+        fx.append(&mut later);
     }
 
     fn follow(&mut self, now: Moment, fx: &mut Vec<Effect>) {
@@ -272,7 +275,10 @@ impl Node {
             }
             _ => None,
         };
-        self.election.handle(now, fact, fx);
+        let mut later = Vec::new();
+        self.election.handle(now, fact, &mut later);
+        self.follow(now, fx);
+        fx.append(&mut later);
         match registered {
             Some((epoch, _, Answer::Done { .. })) => self.role.handle_registered(now, epoch, fx),
             // Refused by the epoch: the election has seen to it. Else: again in a moment.
