@@ -1,0 +1,511 @@
+//! Protocol stories as transcripts: `scenarios/*.txt`, each named as a sentence.
+//!
+//! A line at the margin is a command, in the field's words; what the node then does stands indented
+//! beneath it. `UPDATE_GOLDENFILES=1` writes the answers anew; read the difference before you keep
+//! it. Pings, phases and looks that change nothing are left out.
+//!
+//! ```text
+//! a starts [fast_takeover=no] [act=no] [life=2]     a peer answers role=standby | a peer is silent
+//! a zookeeper opened [t=4000]                       a zookeeper acknowledges | a zookeeper hangs
+//! a zookeeper looked master=none|b@7 epoch=7 v=5    a zookeeper claimed done v=6 | refused | ambiguous
+//! wait 500 (time-outs come)                         late 3000 (nobody calls the node)
+//! ```
+
+#![expect(clippy::unwrap_used, reason = "a story that cannot be read is a failed test")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use hotpair_core::pair::effect::{Effect, ZooKeeperOrder, ZooKeeperRequest};
+use hotpair_core::pair::fact::{
+    Answer, DialFailure, EpochZnode, Fact, LinkEnd, MasterZnode, Picture, Refusal, SessionId,
+    ZooKeeperEvent, ZooKeeperFact,
+};
+use hotpair_core::pair::identity::{
+    BootId, ClusterId, Contact, Epoch, Identity, Incarnation, Instance, NodeId, Role, Statement,
+};
+use hotpair_core::pair::reason::Event;
+use hotpair_core::pair::{Moment, Node, Settings};
+
+#[test]
+fn every_scenario_goes_as_it_is_told() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let rewrite = std::env::var_os("UPDATE_GOLDENFILES").is_some();
+    let mut stories = 0;
+    let mut wrong = String::new();
+    let mut files: Vec<_> =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    for file in files {
+        let told = std::fs::read_to_string(&file).unwrap();
+        let happened = tell(&told);
+        stories += 1;
+        if told == happened {
+            continue;
+        }
+        if rewrite {
+            std::fs::write(&file, &happened).unwrap();
+        } else {
+            let first = told.lines().zip(happened.lines()).find(|(a, b)| a != b);
+            writeln!(wrong, "{}: {first:?}", file.file_name().unwrap().display()).unwrap();
+        }
+    }
+    assert!(stories >= 12, "only {stories} stories in {}", folder.display());
+    assert!(wrong.is_empty(), "told, and happened:\n{wrong}");
+}
+
+/// Runs the commands of a story; the answers come indented beneath them.
+fn tell(story: &str) -> String {
+    let mut world = World::default();
+    let mut text = String::new();
+    for line in story.lines() {
+        if line.starts_with("    ") {
+            continue; // an answer of before
+        }
+        text.push_str(line);
+        text.push('\n');
+        let command = line.split('#').next().unwrap().trim();
+        if !command.is_empty() {
+            world.run(command);
+            for line in world.said.drain(..) {
+                writeln!(text, "    {line}").unwrap();
+            }
+        }
+    }
+    text
+}
+
+#[derive(Default)]
+struct World {
+    now: u64,
+    nodes: BTreeMap<String, Subject>,
+    said: Vec<String>,
+}
+
+struct Subject {
+    node: Node,
+    generation: u64,
+    session: i64,
+    /// Answers to pings, as long as the peer answers.
+    peer: Option<Statement>,
+    /// Heartbeats are acknowledged at once.
+    acknowledges: bool,
+    claim: Option<(Moment, Epoch)>,
+    heartbeats: Vec<(Moment, Epoch)>,
+    resigned: Epoch,
+    gate: Epoch,
+    ping: u64,
+    epoch_version: i32,
+}
+
+/// `key=value` and bare words of a command.
+struct Words<'a>(Vec<&'a str>);
+
+impl<'a> Words<'a> {
+    fn value(&self, key: &str) -> Option<&'a str> {
+        self.0.iter().find_map(|w| w.strip_prefix(key)?.strip_prefix('='))
+    }
+
+    fn number(&self, key: &str, otherwise: u64) -> u64 {
+        self.value(key).map_or(otherwise, |v| v.parse().unwrap_or_else(|e| panic!("{key}: {e}")))
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.0.contains(&word)
+    }
+}
+
+fn identity(node: &str, words: &Words<'_>, default_instance: u64) -> Identity {
+    Identity {
+        incarnation: Incarnation {
+            node: NodeId::new(node),
+            instance: Instance(words.number("instance", default_instance).into()),
+            boot_id: BootId(1),
+        },
+        life: words.number("life", default_instance * 10 + 1),
+        pair: words.value("pair").unwrap_or("orders").into(),
+        root: words.value("root").unwrap_or("/hotpair").into(),
+        config_digest: 1,
+        version: "0".into(),
+    }
+}
+
+/// a has data directory 1, b has 2.
+fn instance_of(node: &str) -> u64 {
+    if node == "a" { 1 } else { 2 }
+}
+
+fn statement(words: &Words<'_>) -> Statement {
+    let node = words.value("node").unwrap_or("b");
+    let role = match words.value("role").unwrap_or("standby") {
+        "standby" => Role::Standby,
+        "promoting" => Role::Promoting,
+        "master" => Role::Master,
+        "demoting" => Role::Demoting,
+        other => panic!("no role {other}"),
+    };
+    Statement {
+        identity: identity(node, words, instance_of(node)).into(),
+        cluster: Some(ClusterId(words.number("cluster", 12).into())),
+        role,
+        serving: words.has("serving"),
+        epoch: Epoch(words.number("epoch", 0)),
+        left: Epoch(words.number("left", 0)),
+        lease_ms: words.number("lease", 0),
+        contact: if words.has("lost") { Contact::Lost } else { Contact::Connected },
+    }
+}
+
+impl World {
+    fn run(&mut self, command: &str) {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        match words[..] {
+            ["wait", ms] => self.wait(ms.parse().unwrap()),
+            ["late", ms] => self.now += ms.parse::<u64>().unwrap(),
+            [name, "starts", ..] => self.start(name, &Words(words[2..].to_vec())),
+            [name, ..] => {
+                let words = Words(words[1..].to_vec());
+                let fact = self.fact(name, &words);
+                if let Some(fact) = fact {
+                    self.tell(name, fact);
+                }
+            }
+            [] => {}
+        }
+    }
+
+    fn start(&mut self, name: &str, words: &Words<'_>) {
+        let settings = Settings {
+            fast_takeover: words.value("fast_takeover") != Some("no"),
+            act: words.value("act") != Some("no"),
+            ..Settings::default()
+        };
+        let me = identity(name, words, instance_of(name));
+        let subject = Subject {
+            node: Node::new(Moment(self.now), settings, me),
+            generation: 0,
+            session: 0x10,
+            peer: None,
+            acknowledges: false,
+            claim: None,
+            heartbeats: Vec::new(),
+            resigned: Epoch(0),
+            gate: Epoch(0),
+            ping: 0,
+            epoch_version: 0,
+        };
+        self.nodes.insert(name.to_owned(), subject);
+        self.time_out(name);
+    }
+
+    fn wait(&mut self, ms: u64) {
+        let until = self.now + ms;
+        for _ in 0..10_000 {
+            let next = self
+                .nodes
+                .iter()
+                .filter_map(|(name, s)| Some((s.node.deadline()?.0.max(self.now), name.clone())))
+                .min();
+            let Some((at, name)) = next.filter(|(at, _)| *at <= until) else {
+                self.now = until;
+                return;
+            };
+            self.now = at;
+            self.time_out(&name);
+        }
+        panic!("a node wants to be woken without a pause at {} ms", self.now);
+    }
+
+    fn time_out(&mut self, name: &str) {
+        let mut fx = Vec::new();
+        let subject = self.nodes.get_mut(name).expect("it was started");
+        subject.node.handle_timeout(Moment(self.now), &mut fx);
+        self.carry_out(name, fx);
+    }
+
+    fn tell(&mut self, name: &str, fact: Fact) {
+        let mut fx = Vec::new();
+        let subject = self.nodes.get_mut(name).expect("it was started");
+        subject.node.handle(Moment(self.now), fact, &mut fx);
+        self.carry_out(name, fx);
+    }
+
+    fn carry_out(&mut self, name: &str, fx: Vec<Effect>) {
+        let mut answers = Vec::new();
+        for effect in fx {
+            if let Some(line) = in_words(&effect) {
+                self.said.push(format!("{:>6} {name} {line}", self.now));
+            }
+            let now = Moment(self.now);
+            let subject = self.nodes.get_mut(name).expect("it was started");
+            answers.extend(subject.note(now, effect));
+        }
+        for fact in answers {
+            self.tell(name, fact);
+        }
+    }
+
+    fn show(&mut self, name: &str) {
+        let v = self.nodes[name].node.view(Moment(self.now));
+        let serving = if v.serving { ", serving" } else { "" };
+        let guard = v.guard.map_or(String::new(), |g| format!(", guard: {g}"));
+        let (role, epoch, left) = (v.role, v.epoch, v.left);
+        let now = self.now;
+        self.said
+            .push(format!("{now:>6} {name} is {role}{serving}, epoch {epoch}, left {left}{guard}"));
+    }
+
+    // --- facts
+
+    /// What the command says has happened; `None` if it only sets the scene.
+    fn fact(&mut self, name: &str, words: &Words<'_>) -> Option<Fact> {
+        if words.0[..] == ["shows"] {
+            self.show(name);
+            return None;
+        }
+        let s = self.nodes.get_mut(name).unwrap_or_else(|| panic!("{name} was not started"));
+        Some(match words.0[..] {
+            ["zookeeper", "acknowledges"] => {
+                s.acknowledges = true;
+                return None;
+            }
+            ["zookeeper", "hangs"] => {
+                s.acknowledges = false;
+                return None;
+            }
+            ["zookeeper", what, ..] => {
+                let what = s.zookeeper_event(what, words);
+                Fact::ZooKeeper(ZooKeeperFact { generation: s.generation, what })
+            }
+            ["peer", "answers", ..] => {
+                s.peer = Some(statement(words));
+                return None;
+            }
+            ["peer", "is", "silent"] => {
+                s.peer = None;
+                return None;
+            }
+            ["peer", "asks", ..] => {
+                let statement = statement(words);
+                Fact::PeerAsked { connection: 1, number: 1, statement }
+            }
+            ["peer", "answered", ..] => {
+                Fact::PingAnswered { number: s.ping, statement: statement(words) }
+            }
+            ["link", "opened", ..] => Fact::LinkOpened { statement: statement(words) },
+            ["link", "ended", how] => Fact::LinkEnded { how: link_end(how) },
+            ["dial", how] => Fact::DialFailed { how: dial_failure(how) },
+            ["gate", "opened"] => Fact::GateOpened { epoch: s.gate },
+            ["gate", "failed"] => {
+                Fact::PromotionFailed { epoch: s.gate, what: "a step failed".to_owned() }
+            }
+            ["drained"] => Fact::Drained { epoch: s.gate },
+            ["datasets", "settled"] => Fact::DatasetsSettled { epoch: s.gate, failed: 0 },
+            ["serving", "stalled", ms] => Fact::ServingStalled { for_ms: ms.parse().unwrap() },
+            ["ordered", "switchover", n] => Fact::SwitchoverOrdered { order: n.parse().unwrap() },
+            ["ordered", "shutdown"] => Fact::ShutdownOrdered,
+            _ => panic!("not understood: {name} {}", words.0.join(" ")),
+        })
+    }
+}
+
+fn link_end(how: &str) -> LinkEnd {
+    match how {
+        "fin" => LinkEnd::Fin,
+        "reset" => LinkEnd::Reset,
+        "lost" => LinkEnd::Lost,
+        other => panic!("a link does not end by {other}"),
+    }
+}
+
+fn dial_failure(how: &str) -> DialFailure {
+    match how {
+        "refused" => DialFailure::Refused,
+        "timed-out" => DialFailure::TimedOut,
+        other => panic!("a dial does not fail by {other}"),
+    }
+}
+
+impl Subject {
+    /// Keeps what later commands refer to; what answers itself comes back as facts.
+    fn note(&mut self, now: Moment, effect: Effect) -> Option<Fact> {
+        match effect {
+            Effect::ZooKeeper(ZooKeeperOrder { generation, what }) => match what {
+                ZooKeeperRequest::OpenSession => {
+                    self.generation = generation;
+                    self.session += 1;
+                    None
+                }
+                ZooKeeperRequest::Claim { epoch, .. } => {
+                    self.claim = Some((now, epoch));
+                    None
+                }
+                ZooKeeperRequest::Heartbeat { epoch, epoch_version } if self.acknowledges => {
+                    let answer = Answer::Done { epoch_version };
+                    let what = ZooKeeperEvent::HeartbeatAnswered { sent_at: now, epoch, answer };
+                    Some(Fact::ZooKeeper(ZooKeeperFact { generation, what }))
+                }
+                ZooKeeperRequest::Heartbeat { epoch, .. } => {
+                    self.heartbeats.push((now, epoch));
+                    None
+                }
+                ZooKeeperRequest::Resign { epoch, .. } => {
+                    self.resigned = epoch;
+                    None
+                }
+                _ => None,
+            },
+            Effect::OpenGate { epoch, .. } => {
+                self.gate = epoch;
+                None
+            }
+            Effect::SendPing { number, .. } => {
+                self.ping = number;
+                let statement = self.peer.clone()?;
+                Some(Fact::PingAnswered { number, statement })
+            }
+            _ => None,
+        }
+    }
+
+    fn zookeeper_event(&mut self, what: &str, words: &Words<'_>) -> ZooKeeperEvent {
+        let answer = |version: i32| match () {
+            () if words.has("done") => Answer::Done { epoch_version: version },
+            () if words.has("ambiguous") => Answer::Ambiguous,
+            () if words.has("epoch") => Answer::Refused(Refusal::Epoch),
+            () => Answer::Refused(Refusal::Master),
+        };
+        let version = i32::try_from(words.number("v", 1)).unwrap();
+        match what {
+            "opened" => ZooKeeperEvent::SessionOpened {
+                session: SessionId(self.session),
+                timeout_ms: words.number("t", 4_000),
+            },
+            "connect-failed" => ZooKeeperEvent::ConnectFailed { reason: "no server".to_owned() },
+            "disconnected" => ZooKeeperEvent::Disconnected,
+            "reconnected" => ZooKeeperEvent::Reconnected,
+            "ended" => ZooKeeperEvent::SessionEnded { reason: "expired".to_owned() },
+            "changed" => ZooKeeperEvent::MasterChanged { gone: words.has("gone") },
+            "look-failed" => {
+                ZooKeeperEvent::LookFailed { reason: "no answer".to_owned(), foreign: false }
+            }
+            "looked" => ZooKeeperEvent::Looked { picture: self.picture(words, version) },
+            "claimed" => {
+                let (sent_at, epoch) = self.claim.take().expect("a claim is under way");
+                self.epoch_version = version;
+                ZooKeeperEvent::Claimed { sent_at, epoch, answer: answer(version) }
+            }
+            "heartbeat" => {
+                let (sent_at, epoch) = self.heartbeats.remove(0);
+                let answer = answer(self.epoch_version);
+                ZooKeeperEvent::HeartbeatAnswered { sent_at, epoch, answer }
+            }
+            "resigned" => {
+                ZooKeeperEvent::Resigned { epoch: self.resigned, answer: answer(version) }
+            }
+            "registered" => ZooKeeperEvent::RegisterAnswered {
+                epoch: self.gate,
+                entries: 3,
+                answer: answer(version),
+            },
+            other => panic!("ZooKeeper does not say {other}"),
+        }
+    }
+
+    fn picture(&self, words: &Words<'_>, version: i32) -> Picture {
+        let master = words.value("master").filter(|m| *m != "none").map(|m| {
+            let (node, epoch) = m.split_once('@').expect("master=NODE@EPOCH");
+            let who = identity(node, words, instance_of(node));
+            let owner = if words.has("mine") { self.session } else { 0x77 };
+            MasterZnode {
+                node: who.incarnation.node,
+                instance: who.incarnation.instance,
+                boot_id: who.incarnation.boot_id,
+                life: who.life,
+                epoch: Epoch(epoch.parse().unwrap()),
+                session_timeout_ms: words.number("t", 4_000),
+                version: i32::try_from(words.number("mv", 0)).unwrap(),
+                created: i64::try_from(words.number("created", 100)).unwrap(),
+                owner: SessionId(owner),
+            }
+        });
+        Picture {
+            cluster: ClusterId(words.number("cluster", 12).into()),
+            epoch: EpochZnode {
+                epoch: Epoch(words.number("epoch", 0)),
+                node: words.value("by").map(NodeId::new),
+                clean: words.has("clean"),
+                version,
+            },
+            master,
+            twin: words.has("twin").then_some(Instance(99)),
+        }
+    }
+}
+
+// --- in words
+
+fn in_words(effect: &Effect) -> Option<String> {
+    Some(match effect {
+        Effect::ZooKeeper(order) => format!("zookeeper: {}", request_in_words(&order.what)),
+        Effect::Dial { .. } => "dials".to_owned(),
+        Effect::DropLink => "drops the link".to_owned(),
+        Effect::SendPing { .. } => return None,
+        Effect::AnswerPeer { statement, .. } => {
+            format!(
+                "answers: {}, epoch {}, left {}",
+                statement.role, statement.epoch, statement.left
+            )
+        }
+        Effect::OpenGate { epoch, until } => {
+            format!("opens the gate of epoch {epoch} until {until}")
+        }
+        Effect::ExtendLease { until, .. } => format!("extends the lease until {until}"),
+        Effect::CloseGate { epoch } => format!("closes the gate of epoch {epoch}"),
+        Effect::Drain { ms_max, .. } => format!("drains for at most {ms_max} ms"),
+        Effect::LoadDatasets { .. } => "loads datasets".to_owned(),
+        Effect::DropDatasets => "drops datasets".to_owned(),
+        Effect::Alert(alert) => match &alert.firing {
+            Some(text) => format!("ALERT {}: {text}", alert.name),
+            None => format!("alert {} is over", alert.name),
+        },
+        Effect::Record(event) => return event_in_words(event),
+        Effect::FinishSwitchover { order, outcome } => format!("switchover {order}: {outcome:?}"),
+        Effect::Exit => "exits".to_owned(),
+    })
+}
+
+fn request_in_words(request: &ZooKeeperRequest) -> String {
+    match request {
+        ZooKeeperRequest::OpenSession => "open a session".to_owned(),
+        ZooKeeperRequest::Look => "look".to_owned(),
+        ZooKeeperRequest::Claim { epoch, epoch_version, replace } => {
+            let version = epoch_version.map_or("any".to_owned(), |v| format!("v{v}"));
+            let replacing = replace.map_or(String::new(), |r| match r.version {
+                Some(v) => format!(", replacing master v{v}"),
+                None => ", replacing any master".to_owned(),
+            });
+            format!("claim epoch {epoch} if epoch is {version}{replacing}")
+        }
+        ZooKeeperRequest::Heartbeat { epoch, .. } => format!("heartbeat of epoch {epoch}"),
+        ZooKeeperRequest::Resign { epoch, .. } => format!("give epoch {epoch} back"),
+        ZooKeeperRequest::Register { epoch, .. } => format!("register for epoch {epoch}"),
+        ZooKeeperRequest::Unregister { epoch } => format!("unregister up to epoch {epoch}"),
+    }
+}
+
+fn event_in_words(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::RoleChanged { from, to, epoch, reason } => {
+            format!("{from} → {to}, epoch {epoch}: {reason}")
+        }
+        Event::Guarded { guard: Some(guard) } => format!("guard: {guard}"),
+        Event::Guarded { guard: None } => "no guard".to_owned(),
+        Event::PhaseReached { .. } | Event::StandingChanged { .. } => return None,
+        Event::PeerChanged { text }
+        | Event::CoordinatorChanged { text }
+        | Event::Ordered { text } => text.clone(),
+        Event::Stalled { for_ms } => format!("stood still for {for_ms} ms"),
+    })
+}
