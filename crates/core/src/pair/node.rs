@@ -17,7 +17,7 @@ use super::moment::{Moment, earlier};
 use super::reason::{Event, Reason};
 use super::role::{RoleMachine, Wish};
 use super::settings::Settings;
-use super::standing::Standing;
+use super::standing::{Holder, Standing};
 use super::view::{PeerView, View};
 use super::watch::Watch;
 use super::zookeeper::ZooKeeperElection;
@@ -67,13 +67,33 @@ struct RegisterRetry {
 struct Told {
     guard: Option<Guard>,
     contact: Option<Contact>,
-    holder: Option<String>,
+    holder: Option<ToldHolder>,
     reachable: bool,
     gone: bool,
     role: Option<Role>,
     serving: bool,
     left: Epoch,
     cluster_known: bool,
+}
+
+/// The standing without what changes with each heartbeat.
+#[derive(Debug, PartialEq)]
+enum ToldHolder {
+    Elected(Epoch),
+    Holds(Holder),
+    Nobody,
+    Silent,
+}
+
+impl std::fmt::Display for ToldHolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Elected(epoch) => write!(f, "elected in epoch {epoch}"),
+            Self::Holds(h) => write!(f, "{} holds the mastership in epoch {}", h.node, h.epoch),
+            Self::Nobody => f.write_str("nobody holds the mastership"),
+            Self::Silent => f.write_str("the coordinator says nothing"),
+        }
+    }
 }
 
 impl Node {
@@ -450,14 +470,11 @@ impl Node {
 
     /// Tells the journal what changed, and the peer at once what it would want to know.
     fn tell(&mut self, now: Moment, fx: &mut Vec<Effect>) {
-        let standing = self.election.standing(now);
-        let holder = match &standing {
-            Standing::Elected { epoch, .. } => format!("elected in epoch {epoch}"),
-            Standing::Passed { holder: Some(h) } => {
-                format!("{} holds the mastership in epoch {}", h.node, h.epoch)
-            }
-            Standing::Passed { holder: None } => "nobody holds the mastership".to_owned(),
-            Standing::Silent => "the coordinator says nothing".to_owned(),
+        let holder = match self.election.standing(now) {
+            Standing::Elected { epoch, .. } => ToldHolder::Elected(epoch),
+            Standing::Passed { holder: Some(holder) } => ToldHolder::Holds(holder),
+            Standing::Passed { holder: None } => ToldHolder::Nobody,
+            Standing::Silent => ToldHolder::Silent,
         };
         let new = Told {
             // Moments inside guards move; their kind is what the journal is told.
@@ -521,8 +538,9 @@ fn record_changes(old: &Told, new: &Told, fx: &mut Vec<Effect>) {
         fx.push(Effect::Record(Event::CoordinatorChanged { text }));
     }
     if old.holder != new.holder
-        && let Some(text) = new.holder.clone()
+        && let Some(holder) = &new.holder
     {
+        let text = holder.to_string();
         fx.push(Effect::Record(Event::StandingChanged { text }));
     }
     let text = |guard: &Option<Guard>| guard.as_ref().map(ToString::to_string);
