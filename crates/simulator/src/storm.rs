@@ -12,7 +12,7 @@ use super::plan::Residue;
 use super::world::{Event, Stage, World};
 
 /// How often the storm is made longer for a fault that has not happened yet.
-const EXTENSIONS_MAX: u32 = 10;
+const EXTENSIONS_MAX: u32 = 20;
 
 /// Faults last up to three sessions, but a long session does not make them last for ever.
 const SESSION_MAX: Micros = 5_000 * MS;
@@ -263,8 +263,9 @@ impl World {
                 self.heal_after(wait, Heal::Slow);
             }
             Fault::AmbiguousAnswers => {
-                self.hosts[host].ambiguous = self.rng.u32(200..900);
-                self.heal_after(wait, Heal::Ambiguous);
+                let in_thousand = self.rng.u32(300..900);
+                self.hosts.iter_mut().for_each(|h| h.ambiguous = in_thousand);
+                self.heal_after(wait + self.plan.timeout / 3, Heal::Ambiguous);
                 return true; // it counts when an answer is withheld
             }
             Fault::ClaimAnswerLost => {
