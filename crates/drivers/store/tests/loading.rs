@@ -1,4 +1,6 @@
 //! Whole loads from files, looked at through the `Dataset` contract only.
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+#![allow(clippy::needless_pass_by_value, reason = "fixtures are made for one use")]
 
 use std::collections::BTreeMap;
 use std::fs;
