@@ -92,6 +92,8 @@ impl Server {
         let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
         let child = Command::new("java")
             .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"])
+            // A disk kept busy by others must not stop it for seconds at an fsync.
+            .arg("-Dzookeeper.forceSync=no")
             .args(["-cp", JAR, "org.apache.zookeeper.server.quorum.QuorumPeerMain"])
             .arg(self.folder.path().join("zoo.cfg"))
             .stdout(Stdio::null())
