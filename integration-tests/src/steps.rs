@@ -11,15 +11,17 @@ use hotpair_lab::wait::eventually;
 /// Longer than anything takes that comes at all, on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// Waits until one node serves with its functions registered, the other one stands by, both have
-/// contact with ZooKeeper and hear each other; the index of who serves.
+/// Waits until one node serves with its functions registered, the other one stands by and
+/// knows the epoch, both have contact with ZooKeeper and hear each other; the index of who serves.
 pub fn settled(pair: &Pair) -> Result<usize> {
     eventually(LIMIT, "one serves, the other one stands by", || {
         let mut master = None;
+        let mut epochs = Vec::new();
         for (index, node) in pair.nodes.iter().enumerate() {
             let status = node.admin().get_json("/status")?;
             let all_well = status["contact"] == "connected" && status["peer"]["reachable"] == true;
             ensure!(all_well, "{status}");
+            epochs.push(status["epoch"].clone());
             if status["serving"] == true {
                 ensure!(status["registered"] == true, "{status}");
                 ensure!(master.replace(index).is_none(), "both serve");
@@ -27,6 +29,7 @@ pub fn settled(pair: &Pair) -> Result<usize> {
                 ensure!(status["role"] == "standby", "{status}");
             }
         }
+        ensure!(epochs[0] == epochs[1], "the epochs known are {epochs:?}");
         master.context("nobody serves")
     })
 }
