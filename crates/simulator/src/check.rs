@@ -18,10 +18,12 @@ use super::world::{Event, NAMES, Stage, World};
 const ORDERS_A_SECOND: (u32, u32) = (300, 60);
 /// Times that a node may want to be woken in half a second.
 const WAKES_MAX: u32 = 500;
-/// How long the one that serves must go on.
+/// How long the one that serves must go on, and a session more.
 const STAYS: Micros = 3_000 * MS;
+/// How often the calm is looked at.
+const CALM_STEP: Micros = 250 * MS;
 /// How long until alerts of what is over have ended: their tail, and a little.
-const QUIET: Micros = 12_000 * MS;
+const QUIET: Micros = 13_000 * MS;
 /// What no_master may take beyond the bound, and until the peer's last word is known to be old.
 const ALARM: Micros = 4_000 * MS;
 
@@ -48,6 +50,10 @@ pub(crate) struct Checker {
     /// Since when a host's process, this life of it, runs without a break.
     watching_since: [Option<(u64, Micros)>; 2],
     serving: Option<(usize, Epoch)>,
+    /// In the calm: who serves, in which epoch, since when without a break.
+    steady_since: Option<(usize, Epoch, Micros)>,
+    /// When it must have been so for long enough.
+    deadline: Micros,
     orders: [(u64, u32); 2],
     /// Time-outs that a host's node was called for since the last probe.
     pub(crate) wakes: [u32; 2],
@@ -242,47 +248,99 @@ impl World {
 
     // --- in the calm
 
+    /// Begins to wait for what must be so within the bound, and stay so.
+    pub(crate) fn begin_calm(&mut self, stage: Stage) {
+        self.checker.serving = None;
+        self.checker.steady_since = None;
+        self.checker.deadline = self.now + self.bound() + self.stays();
+        self.after(CALM_STEP, Event::CalmChecked { stage });
+    }
+
     pub(crate) fn check_calm(&mut self, stage: Stage) {
         match stage {
             Stage::ResidueServes => {
-                self.check_serves();
-                self.after(STAYS, Event::CalmChecked { stage: Stage::ResidueStays });
-            }
-            Stage::ResidueStays => {
-                self.check_stays();
-                self.checker.serving = None;
-                self.plan.residue = Residue::None;
-                self.note(None, format_args!("=== all healed"));
-                self.heal_everything();
-                self.after(self.bound(), Event::CalmChecked { stage: Stage::Serves });
+                if self.is_steady(stage) {
+                    self.plan.residue = Residue::None;
+                    self.note(None, format_args!("=== all healed"));
+                    self.heal_everything();
+                    self.begin_calm(Stage::Serves);
+                }
             }
             Stage::Serves => {
-                self.check_serves();
-                self.check_stands_by();
-                self.after(STAYS, Event::CalmChecked { stage: Stage::Stays });
-            }
-            Stage::Stays => {
-                self.check_stays();
-                self.check_stands_by();
-                self.after(QUIET - STAYS, Event::CalmChecked { stage: Stage::Quiet });
+                if self.is_steady(stage) {
+                    let since = self.checker.steady_since.map_or(self.now, |(_, _, since)| since);
+                    let wait = (since + QUIET).saturating_sub(self.now);
+                    self.after(wait, Event::CalmChecked { stage: Stage::Quiet });
+                }
             }
             Stage::Quiet => {
                 self.check_stays();
-                self.check_stands_by();
+                if let Some((host, _)) = self.checker.serving
+                    && let Some(text) = self.not_standing_by(host)
+                {
+                    self.violated(Rule::StandsBy, text);
+                }
                 self.check_quiet();
                 self.over = true;
             }
         }
     }
 
-    fn check_serves(&mut self) {
-        let may = [self.hosts[0].may_act(self.now), self.hosts[1].may_act(self.now)];
-        self.checker.serving = match may {
-            [Some(epoch), None] => Some((0, epoch)),
-            [None, Some(epoch)] => Some((1, epoch)),
-            _ => None,
+    /// How long one must serve without a break: long enough that a lease of before would be over.
+    fn stays(&self) -> Micros {
+        STAYS + self.plan.timeout
+    }
+
+    /// True once the same node has served alone for long enough; else this is asked again soon.
+    fn is_steady(&mut self, stage: Stage) -> bool {
+        let server = self.sole_server();
+        let trouble = match server {
+            Ok((host, _)) if stage == Stage::Serves => self.not_standing_by(host),
+            Ok(_) | Err(_) => None,
         };
-        if self.checker.serving.is_none() {
+        let now = self.now;
+        self.checker.steady_since = match (&server, self.checker.steady_since) {
+            (Err(_), _) => None,
+            (Ok(_), _) if trouble.is_some() => None,
+            (Ok((host, epoch)), Some((h, e, since))) if (*host, *epoch) == (h, e) => {
+                Some((h, e, since))
+            }
+            (Ok((host, epoch)), _) => Some((*host, *epoch, now)),
+        };
+        if let Some((host, epoch, since)) = self.checker.steady_since
+            && now >= since + self.stays()
+        {
+            self.checker.serving = Some((host, epoch));
+            return true;
+        }
+        if now > self.checker.deadline {
+            match (server, trouble) {
+                (_, Some(text)) => self.violated(Rule::StandsBy, text),
+                (Err(text), None) => self.violated(Rule::Serves, text),
+                (Ok((host, epoch)), None) => {
+                    let text = format!("{} serves epoch {epoch} too late", NAMES[host]);
+                    self.violated(Rule::Serves, text);
+                }
+            }
+        }
+        self.after(CALM_STEP, Event::CalmChecked { stage });
+        false
+    }
+
+    /// The one node that may act, if it should.
+    fn sole_server(&self) -> Result<(usize, Epoch), String> {
+        let may = [self.hosts[0].may_act(self.now), self.hosts[1].may_act(self.now)];
+        let residue = self.plan.residue;
+        match may {
+            [Some(epoch), None] => Ok((0, epoch)),
+            [None, Some(epoch)] => Ok((1, epoch)),
+            [None, None] | [Some(_), Some(_)] => Err(()),
+        }
+        .and_then(|(host, epoch)| {
+            let cut_off = residue == Residue::ZooKeeperCut && host == self.checker.residue_host;
+            if cut_off { Err(()) } else { Ok((host, epoch)) }
+        })
+        .map_err(|()| {
             let why: Vec<String> = (0..2)
                 .filter_map(|h| {
                     let clock = self.hosts[h].clock.moment(self.now);
@@ -291,20 +349,9 @@ impl World {
                 })
                 .collect();
             let bound = self.bound() / MS;
-            let residue = self.plan.residue;
-            let text = format!(
-                "nobody may act {bound} ms after all was healed but {residue:?}; {}",
-                why.join("; ")
-            );
-            self.violated(Rule::Serves, text);
-        }
-        let cut_off = self.plan.residue == Residue::ZooKeeperCut;
-        if cut_off && self.checker.serving.is_some_and(|(h, _)| h == self.checker.residue_host) {
-            self.violated(
-                Rule::Serves,
-                "the node that is cut off from ZooKeeper serves".to_owned(),
-            );
-        }
+            let why = why.join("; ");
+            format!("no healthy node serves {bound} ms after all was healed but {residue:?}; {why}")
+        })
     }
 
     fn check_stays(&mut self) {
@@ -316,29 +363,25 @@ impl World {
         }
     }
 
-    fn check_stands_by(&mut self) {
-        let Some((host, _)) = self.checker.serving else { return };
-        let other = 1 - host;
-        let views: Vec<_> = (0..2)
-            .filter_map(|h| {
-                let clock = self.hosts[h].clock.moment(self.now);
-                self.process(h).map(|p| p.node.view(clock))
-            })
-            .collect();
-        let [first, second] = views.as_slice() else {
-            self.violated(Rule::StandsBy, "a process did not come back".to_owned());
-            return;
+    /// What is wrong with the other node while this one serves.
+    fn not_standing_by(&self, host: usize) -> Option<String> {
+        let view = |h: usize| {
+            let clock = self.hosts[h].clock.moment(self.now);
+            self.process(h).map(|p| p.node.view(clock))
         };
-        let view = if other == 0 { first } else { second };
-        let sees = view.holder.as_ref().is_some_and(|h| h.as_str() == NAMES[host]);
-        if view.role != Role::Standby || !sees {
-            let text = format!("{} is {} and sees {:?}", NAMES[other], view.role, view.holder);
-            self.violated(Rule::StandsBy, text);
+        let (Some(serving), Some(other)) = (view(host), view(1 - host)) else {
+            return Some("a process did not come back".to_owned());
+        };
+        let sees = other.holder.as_ref().is_some_and(|h| h.as_str() == NAMES[host]);
+        if other.role != Role::Standby || !sees {
+            return Some(format!(
+                "{} is {} and sees {:?}",
+                NAMES[1 - host],
+                other.role,
+                other.holder
+            ));
         }
-        // Fair weather may lose a ping, hardly three in a row.
-        if !first.peer.reachable || !second.peer.reachable {
-            self.violated(Rule::StandsBy, "the link is not up".to_owned());
-        }
+        (!serving.peer.reachable || !other.peer.reachable).then(|| "the link is not up".to_owned())
     }
 
     fn check_quiet(&mut self) {
@@ -350,9 +393,8 @@ impl World {
                 | AlertName::EnsembleMismatch
                 | AlertName::TwinNode
                 | AlertName::CoordinatorLost
-                | AlertName::PeerUnreachable
-                | AlertName::DatasetFailed => true,
-                AlertName::ClockSkew | AlertName::Flapping => false,
+                | AlertName::PeerUnreachable => true,
+                AlertName::ClockSkew | AlertName::DatasetFailed | AlertName::Flapping => false,
             });
             if let Some(name) = over.copied() {
                 let text = format!("{name_of_host} still alarms {name}");

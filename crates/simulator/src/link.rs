@@ -8,7 +8,8 @@ use hotpair_core::pair::fact::{DialFailure, Fact, LinkEnd};
 use hotpair_core::pair::identity::Statement;
 
 use super::clock::{MS, Micros};
-use super::plan::Weather;
+use super::fault::Fault;
+use super::plan::{Residue, Weather};
 use super::world::{Event, NAMES, World};
 
 /// Messages held back by a cut, for each connection and direction; more are lost.
@@ -293,7 +294,8 @@ impl World {
     pub(crate) fn break_connections(&mut self) -> bool {
         // A reset and refusals together are how a death looks: a firewall that does both at once
         // cannot be told from one, and is not part of the model.
-        let how = if self.plan.enables(super::fault::Fault::Reject) {
+        let rejects = self.plan.enables(Fault::Reject) || self.plan.residue == Residue::Rejected;
+        let how = if rejects {
             LinkEnd::Lost
         } else {
             [LinkEnd::Lost, LinkEnd::Reset, LinkEnd::Fin][self.rng.usize(0..3)]

@@ -533,10 +533,10 @@ impl World {
         self.note(None, format_args!("=== the storm is over; left broken: {residue:?}"));
         self.heal_everything();
         if self.plan.residue == Residue::None {
-            self.after(self.bound(), Event::CalmChecked { stage: Stage::Serves });
+            self.begin_calm(Stage::Serves);
         } else {
             self.leave_residue();
-            self.after(self.bound(), Event::CalmChecked { stage: Stage::ResidueServes });
+            self.begin_calm(Stage::ResidueServes);
         }
     }
 

@@ -69,14 +69,10 @@ pub(crate) struct Routed {
 /// What is checked in the calm, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// With the residue: the healthy part serves.
+    /// With the residue: the healthy part serves, and goes on.
     ResidueServes,
-    /// It still does, the same.
-    ResidueStays,
     /// All healed: one serves, the other stands by.
     Serves,
-    /// Still so.
-    Stays,
     /// And nothing is said any more that is not so.
     Quiet,
 }

@@ -3,6 +3,8 @@
 //! For each bug: the fault classes whose meeting brings it out, how many seeds that may take, and
 //! the rules by which it shows. The same seeds pass without it.
 
+#![expect(clippy::print_stdout, reason = "the figures are asked for with --nocapture")]
+
 use hotpair_core::pair::planted::{Bug, Planted};
 use hotpair_simulator::{Fault, Options, Outcome, Rule, simulate};
 
@@ -39,9 +41,7 @@ fn scenario(bug: Bug) -> Scenario {
             &[Rule::Serves, Rule::StandsBy],
         ),
         // A claim succeeds, its answer is lost, and nothing gives the znode back.
-        Bug::AmbiguousTakenForFailure => {
-            (&[Fault::ClaimAnswerLost, Fault::AmbiguousAnswers], 150, &[Rule::Serves])
-        }
+        Bug::AmbiguousTakenForFailure => (&[Fault::ClaimAnswerLost], 150, &[Rule::Serves]),
         // A claim held up is executed after another epoch came and went.
         Bug::LateQueuedClaim => (
             &[Fault::SessionExpired, Fault::LateRequests, Fault::AmbiguousAnswers],
@@ -62,6 +62,11 @@ fn scenario(bug: Bug) -> Scenario {
     Scenario { bug, faults, seeds, rules }
 }
 
+/// A storm that could not bring its faults about, because nobody served any more, shows nothing.
+fn breaks_a_rule(outcome: &Outcome) -> bool {
+    outcome.violation.as_ref().is_some_and(|v| v.rule != Rule::Coverage)
+}
+
 impl Scenario {
     fn options(&self) -> Options {
         Options { only: Some(self.faults), ..Options::default() }
@@ -70,7 +75,7 @@ impl Scenario {
     /// The first seed from 1 on that catches the bug.
     fn first_caught(&self) -> Option<Outcome> {
         let options = Options { planted: Planted::bug(self.bug), ..self.options() };
-        (1..=self.seeds).map(|seed| simulate(seed, options)).find(|o| o.violation.is_some())
+        (1..=self.seeds).map(|seed| simulate(seed, options)).find(breaks_a_rule)
     }
 }
 
@@ -151,8 +156,7 @@ fn a_master_znode_deleted_whatever_its_version_is_caught() {
 fn mixed_weather_catches_every_bug_too() {
     for bug in Bug::ALL {
         let options = Options { planted: Planted::bug(bug), ..Options::default() };
-        let caught =
-            (1..=2_000).map(|seed| simulate(seed, options)).find(|o| o.violation.is_some());
+        let caught = (1..=2_000).map(|seed| simulate(seed, options)).find(breaks_a_rule);
         let caught =
             caught.unwrap_or_else(|| panic!("{bug:?} was not caught in 2000 mixed storms"));
         println!("{bug:?}: mixed seed {}: {}", caught.seed, caught.violation.expect("found by it"));

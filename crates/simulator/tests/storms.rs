@@ -3,10 +3,10 @@
 use hotpair_simulator::{Fault, Options, bench, run, simulate, transcript};
 
 /// `make simulate` runs 100,000; this is what every test run affords.
-const SEEDS: u64 = 1_500;
+const SEEDS: u64 = 2_000;
 
 #[test]
-fn every_rule_holds_in_fifteen_hundred_storms() {
+fn every_rule_holds_in_two_thousand_storms() {
     let report = run(1, SEEDS, 2, Options::default());
     assert_eq!(report.failed, 0, "{report}");
     assert!(report.elections > 3 * SEEDS, "{report}");
