@@ -142,6 +142,11 @@ impl Node {
     /// Everything that may be looked at.
     #[must_use]
     pub fn view(&self, now: Moment) -> View {
+        View { phases: self.role.phases().to_vec(), ..self.view_without_phases(now) }
+    }
+
+    /// What the watch looks at, at each step.
+    fn view_without_phases(&self, now: Moment) -> View {
         let standing = self.election.standing(now);
         let heard = self.detector.heard();
         View {
@@ -151,7 +156,7 @@ impl Node {
             epoch: self.role.epoch().unwrap_or(self.election.seen()),
             left: self.election.left(),
             phase: self.role.phase(),
-            phases: self.role.phases().to_vec(),
+            phases: Vec::new(),
             since: self.role.since(),
             reason: self.role.reason().clone(),
             lease_until: match &standing {
@@ -279,7 +284,7 @@ impl Node {
         self.settle_switchover(now, fx);
         self.settle_exit(now, fx);
         self.tell(now, fx);
-        let view = self.view(now);
+        let view = self.view_without_phases(now);
         self.watch.evaluate(&self.settings, &self.me, &view, fx);
         self.due = self.deadline();
     }

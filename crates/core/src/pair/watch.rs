@@ -4,6 +4,7 @@
 //! gone for its tail. Onsets are short, so that an operator hears within two seconds; tails keep an
 //! alert about a passing danger (two masters for one ping interval) from vanishing unread.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::alert::{Alert, AlertName};
@@ -39,8 +40,8 @@ struct State {
     /// When it fires, if it still holds then.
     due: Moment,
     last_true: Moment,
-    text: String,
-    told: Option<String>,
+    text: Cow<'static, str>,
+    told: Option<Cow<'static, str>>,
 }
 
 impl Watch {
@@ -107,7 +108,7 @@ impl Watch {
                 since: None,
                 due: now,
                 last_true: now,
-                text: String::new(),
+                text: Cow::Borrowed(""),
                 told: None,
             }),
             (Some(state), _) => state,
@@ -122,7 +123,7 @@ impl Watch {
                 let due = now >= state.due;
                 if (due || state.told.is_some()) && state.told.as_ref() != Some(&state.text) {
                     state.told = Some(state.text.clone());
-                    fx.push(Effect::Alert(Alert { name, firing: Some(state.text.clone()) }));
+                    fx.push(Effect::Alert(Alert { name, firing: Some(state.text.to_string()) }));
                 }
             }
             None => {
@@ -188,8 +189,7 @@ impl Watch {
         }
         (epochs >= FLAPPING_EPOCHS).then(|| {
             Condition::at_once(
-                "mastership moved more than three times in ten minutes: see /why of both nodes"
-                    .to_owned(),
+                "mastership moved more than three times in ten minutes: see /why of both nodes",
             )
         })
     }
@@ -210,14 +210,15 @@ impl Watch {
 }
 
 struct Condition {
-    text: String,
+    /// Borrowed where it always reads the same: it is asked for at each step.
+    text: Cow<'static, str>,
     /// Fires only once the printed bound has passed.
     after_bound: bool,
 }
 
 impl Condition {
-    fn at_once(text: String) -> Self {
-        Self { text, after_bound: false }
+    fn at_once(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { text: text.into(), after_bound: false }
     }
 }
 
@@ -278,7 +279,7 @@ fn no_master(view: &View) -> Option<Condition> {
         None => Condition {
             text: "nobody is seen to serve for longer than a switch should take: see /why of \
                    both nodes"
-                .to_owned(),
+                .into(),
             after_bound: true,
         },
     })
@@ -287,8 +288,7 @@ fn no_master(view: &View) -> Option<Condition> {
 fn peer_unreachable(view: &View) -> Option<Condition> {
     (!view.peer.reachable).then(|| {
         Condition::at_once(
-            "the peer does not answer pings: check that it runs, and peer.address on both nodes"
-                .to_owned(),
+            "the peer does not answer pings: check that it runs, and peer.address on both nodes",
         )
     })
 }
@@ -296,8 +296,7 @@ fn peer_unreachable(view: &View) -> Option<Condition> {
 fn coordinator_lost(view: &View) -> Option<Condition> {
     (view.contact != Contact::Connected).then(|| {
         Condition::at_once(
-            "no contact with ZooKeeper: check coordinator.zookeeper.servers and the network"
-                .to_owned(),
+            "no contact with ZooKeeper: check coordinator.zookeeper.servers and the network",
         )
     })
 }
