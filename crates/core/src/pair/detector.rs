@@ -327,6 +327,15 @@ impl Detector {
     }
 
     fn note(&mut self, now: Moment, statement: Statement) {
+        // Both only grow in one life: what says less was said earlier, and held up on the way.
+        let old_word = self.heard.as_ref().is_some_and(|heard| {
+            let newest = &heard.statement;
+            newest.identity.life == statement.identity.life
+                && (statement.left < newest.left || statement.epoch < newest.epoch)
+        });
+        if old_word {
+            return;
+        }
         self.heard = Some(Heard { statement, at: now });
     }
 
