@@ -126,11 +126,16 @@ impl Client {
                 return request;
             }
             self.preferred = 1 - self.preferred;
-            thread::sleep(BETWEEN_ATTEMPTS);
+            let long = began.elapsed() > SHORT_GAP;
+            thread::sleep(if long { BETWEEN_LATER_ATTEMPTS } else { BETWEEN_ATTEMPTS });
         }
         request.done_ns = Some(now_ns());
         request
     }
 }
 
+/// Short, so that a gap is measured well.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(2);
+/// Longer than any takeover: from here on a client that hammers would only be seen as the nodes' load.
+const SHORT_GAP: Duration = Duration::from_secs(5);
+const BETWEEN_LATER_ATTEMPTS: Duration = Duration::from_millis(100);

@@ -67,7 +67,7 @@ pub enum ZooKeeperEvent {
     SessionEnded { reason: String },
     /// The master znode changed, came or went (`gone`); the watch is used up.
     MasterChanged { gone: bool },
-    /// The answer to [`super::effect::ZooKeeperOrder::Look`].
+    /// The answer to [`super::effect::ZooKeeperRequest::Look`].
     Looked { picture: Picture },
     /// The look had no definite answer, or the znodes hold what no hotpair node wrote.
     LookFailed { reason: String, foreign: bool },

@@ -1,6 +1,6 @@
 //! The loading benchmark: a positions file made to measure, loaded, looked into, and compared.
 //!
-//! [`generate`] writes rows in random order and keeps the checksum of what it wrote; [`measure`]
+//! [`generate`] writes rows in random order and keeps the checksum of what it wrote; `measure`
 //! loads the file and compares. Writing takes no memory to speak of, but for an honest peak memory
 //! let a process of its own write: [`run`] writes only where no file of this size is there yet.
 
