@@ -24,6 +24,8 @@ use serde_json::{Value, json};
 
 const SERVES_NOT: i64 = 308_000_005;
 const SERVICES: [&str; 3] = ["dataset", "functions", "test"];
+/// The old master gave its znode back, or said before that it had left.
+const HANDED_OVER: [&str; 2] = ["first_claim", "peer_left"];
 /// Long enough for a session to end, and for any second thoughts.
 const AFTERWARDS: Duration = Duration::from_secs(3);
 
@@ -72,16 +74,15 @@ impl Lab {
         self.pair.nodes[node].kill().unwrap();
     }
 
-    /// The other node serves, in the next epoch, for this cause.
-    fn ensure_taken_over(&self, cause: &str) {
+    /// The other node serves, in the next epoch, for one of these causes.
+    fn ensure_taken_over(&self, causes: &[&str]) {
         let (successor, next) = (self.standby(), self.epoch + 1);
         assert_eq!(serves(&self.pair, successor).unwrap(), next, "each takeover is one epoch");
         let journal = Journal::read(&self.pair.nodes[successor]).unwrap();
-        let causes = journal.causes("promoting");
-        let told = causes.last().map(String::as_str);
+        let told = journal.causes("promoting").pop().unwrap();
         // A claim whose answer a busy ZooKeeper kept to itself is found done at the next look.
-        let known = told == Some(cause) || told == Some("claim_found_done");
-        assert!(known, "{told:?} is not {cause}: {}", journal.text());
+        let known = causes.contains(&told.as_str()) || told == "claim_found_done";
+        assert!(known, "{told} is none of {causes:?}: {}", journal.text());
     }
 
     /// No role changes any more.
@@ -155,7 +156,7 @@ fn a_killed_master_is_replaced_because_its_process_is_dead_and_does_not_fail_bac
     let (old, successor) = (lab.master, lab.standby());
     assert_eq!(lab.registry(), Lab::only(&lab.name(old), lab.epoch));
     lab.kill(old);
-    lab.ensure_taken_over("peer_dead");
+    lab.ensure_taken_over(&["peer_dead"]);
     let next = lab.epoch + 1;
     // The dead one's session lives on for a while, with its entries: neither hinders anybody.
     let mut both = vec![format!("{}-{}", lab.name(old), lab.epoch)];
@@ -182,7 +183,8 @@ fn a_frozen_master_is_replaced_when_its_lease_is_over_and_refuses_everybody_when
     let (old, successor) = (lab.master, lab.standby());
     let began = Instant::now();
     lab.pair.nodes[old].freeze().unwrap();
-    lab.ensure_taken_over("peer_silent");
+    // The second where ZooKeeper was so busy that the session's end came first.
+    lab.ensure_taken_over(&["peer_silent", "holder_gone"]);
     let took = began.elapsed();
     // The bench has the narrow limit, 0.7 T + 0.3 s.
     assert!(took < SESSION.mul_f64(0.7) + Duration::from_secs(3), "it took {took:?}");
@@ -237,8 +239,7 @@ fn a_planned_switch_needs_the_token_can_be_tried_dry_and_moves_the_mastership() 
     lab.ensure_it_stays(lab.master, lab.epoch);
     let (code, out, said) = order(&[]);
     assert_eq!(code, 0, "{out}{said}");
-    // Given back in order: nobody has to be waited for.
-    lab.ensure_taken_over("first_claim");
+    lab.ensure_taken_over(&HANDED_OVER);
     let successor = lab.standby();
     assert_eq!(settled(&lab.pair).unwrap(), successor);
     assert_eq!(lab.registry(), Lab::only(&lab.name(successor), lab.epoch + 1));
@@ -253,7 +254,7 @@ fn a_master_that_is_told_to_end_hands_over_at_once() {
     let old = lab.master;
     let status = lab.pair.nodes[old].stop(LIMIT).unwrap();
     assert!(status.success(), "{status}");
-    lab.ensure_taken_over("first_claim");
+    lab.ensure_taken_over(&HANDED_OVER);
     let took = began.elapsed();
     assert!(took < Duration::from_secs(4), "it took {took:?}");
     lab.pair.nodes[old].start_and_wait().unwrap();
