@@ -1,7 +1,6 @@
 //! The one clock that deciding goes by: `CLOCK_BOOTTIME`, which counts suspend.
 
 use hotpair_core::pair::Moment;
-use rustix::time::{ClockId, clock_gettime};
 
 /// Now, in milliseconds since boot.
 pub(crate) fn now() -> Moment {
@@ -10,10 +9,7 @@ pub(crate) fn now() -> Moment {
 
 /// Now, in nanoseconds since boot: the same on both nodes of one machine.
 pub(crate) fn now_ns() -> u64 {
-    let t = clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(t.tv_sec).expect("time since boot is not negative");
-    let nanoseconds = u64::try_from(t.tv_nsec).expect("a clock's nanoseconds are not negative");
-    seconds * 1_000_000_000 + nanoseconds
+    hotpair_gateway::boot_time_ns()
 }
 
 /// The wall clock, in milliseconds since 1970; only for people.
