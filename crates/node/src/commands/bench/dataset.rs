@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::progress;
 
-/// The comparison, run by Python.
 /// The columns that make a row's key in the generated file.
 const KEY: [&str; 2] = ["account", "instrument"];
+/// The comparison, run by Python.
 const POLARS: &str = include_str!("../../../../drivers/store/bench/polars_load.py");
 
 /// Generates the file, loads it with both, compares.
