@@ -10,6 +10,8 @@ use hotpair_gateway::GateLine;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::writer::Writer;
+
 /// Lines that may wait to be written.
 const LINES_MAX: usize = 1_024;
 
@@ -21,11 +23,11 @@ struct Line<'a> {
 }
 
 /// Opens the file for appending and starts the thread that writes it.
-pub(crate) fn start(path: &Path, node: &str) -> std::io::Result<mpsc::Sender<GateLine>> {
+pub(crate) fn start(path: &Path, node: &str) -> std::io::Result<(mpsc::Sender<GateLine>, Writer)> {
     let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
     let (lines, mut queue) = mpsc::channel(LINES_MAX);
     let (node, path) = (node.to_owned(), path.to_owned());
-    std::thread::Builder::new().name("gate log".to_owned()).spawn(move || {
+    let writer = Writer::start("gate log", move || {
         while let Some(gate) = queue.blocking_recv() {
             let line = serde_json::to_string(&Line { node: &node, gate });
             let mut line = line.expect("numbers and names make JSON");
@@ -35,5 +37,5 @@ pub(crate) fn start(path: &Path, node: &str) -> std::io::Result<mpsc::Sender<Gat
             }
         }
     })?;
-    Ok(lines)
+    Ok((lines, writer))
 }

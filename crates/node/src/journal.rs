@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use hotpair_core::pair::reason::Event;
 
 use crate::boot_clock;
+use crate::writer::Writer;
 
 /// Lines that may wait to be written.
 const LINES_MAX: usize = 4_096;
@@ -29,12 +30,12 @@ pub(crate) struct Journal {
 
 impl Journal {
     /// Opens the file for appending and starts its thread.
-    pub(crate) fn open(path: PathBuf) -> std::io::Result<Self> {
+    pub(crate) fn open(path: PathBuf) -> std::io::Result<(Self, Writer)> {
         let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
         let (lines, queue): (SyncSender<String>, Receiver<String>) = sync_channel(LINES_MAX);
         let missing = Arc::new(AtomicU64::new(0));
         let skipped = missing.clone();
-        std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
+        let writer = Writer::start("journal", move || {
             for mut line in queue {
                 let lost = skipped.swap(0, Ordering::Relaxed);
                 if lost > 0 {
@@ -46,7 +47,7 @@ impl Journal {
                 }
             }
         })?;
-        Ok(Self { lines, missing })
+        Ok((Self { lines, missing }, writer))
     }
 
     /// Appends a line, or counts it as missing. Never waits.

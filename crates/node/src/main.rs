@@ -13,6 +13,7 @@ mod logging;
 mod orders;
 mod settings;
 mod supervisor;
+mod writer;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -37,6 +37,7 @@ use crate::journal::Journal;
 use crate::ledger::{Ledger, LedgerParts};
 use crate::settings;
 use crate::supervisor::Supervisor;
+use crate::writer;
 
 /// What a node is told on the command line.
 #[derive(Debug, clap::Args)]
@@ -59,9 +60,9 @@ pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
         tracing::info!("--clean: this version keeps no tables, so there is nothing to empty");
     }
     let directory = DataDirectory::open(&config.tables.directory)?;
-    let journal = Journal::open(directory.file("journal.jsonl"))?;
-    let keeper =
-        GateKeeper::new(Some(gate_log::start(&directory.file("gates.jsonl"), &config.node)?));
+    let (journal, journal_writer) = Journal::open(directory.file("journal.jsonl"))?;
+    let (gate_lines, gate_writer) = gate_log::start(&directory.file("gates.jsonl"), &config.node)?;
+    let keeper = GateKeeper::new(Some(gate_lines));
     let facts = mpsc::channel(FACTS_MAX);
     let datasets = Datasets::start(datasets, facts.0.clone())?;
     let catalogue = Arc::new(Catalogue::built_in());
@@ -113,6 +114,7 @@ pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
     );
     let thread = std::thread::Builder::new().name("control".to_owned());
     let ended = thread.spawn(move || control.run())?.join();
+    writer::wait_for(&[journal_writer, gate_writer]);
     tracing::info!("node ends");
     ended.map_err(|_| anyhow::anyhow!("the control thread panicked"))??;
     drop(directory);
