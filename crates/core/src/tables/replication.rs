@@ -1,0 +1,1 @@
+//! Master's and standby's side of keeping two stores the same.
