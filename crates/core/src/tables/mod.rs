@@ -17,6 +17,7 @@
 
 pub mod change;
 pub mod digest;
+pub mod planted;
 pub mod position;
 pub mod record;
 pub mod replication;

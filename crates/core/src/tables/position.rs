@@ -76,6 +76,12 @@ impl History {
         self.head = self.head.max(number);
     }
 
+    /// The log ends after this record now.
+    pub fn cut_after(&mut self, number: u64) {
+        self.head = self.head.min(number);
+        self.starts.retain(|start| start.first <= number);
+    }
+
     /// A mastership begins.
     pub fn begin(&mut self, start: EpochStart) {
         if self.starts.last().is_some_and(|last| last.first >= start.first) {

@@ -18,6 +18,7 @@ use super::change::{
     Verdict,
 };
 use super::digest::Digest;
+use super::planted::{PlantedInTables, TablesBug};
 use super::record::{Body, Change, Record, encode};
 use super::store::Store;
 use super::table::Row;
@@ -39,6 +40,7 @@ pub struct Writer {
     numbers: BTreeMap<(SessionKey, u64), u64>,
     digests: BTreeMap<Arc<str>, Digest>,
     batch: Vec<u8>,
+    planted: PlantedInTables,
 }
 
 #[derive(Debug)]
@@ -78,9 +80,16 @@ impl Writer {
             numbers: BTreeMap::new(),
             digests: store.digests().map(|(name, digest)| (name.clone(), digest)).collect(),
             batch: Vec::new(),
+            planted: PlantedInTables::NONE,
         };
         writer.append(Body::EpochStart { life }, Vec::new(), Reply::Results(Vec::new()));
         writer
+    }
+
+    /// The same with a planted bug.
+    #[must_use]
+    pub fn with_planted(self, planted: PlantedInTables) -> Self {
+        Self { planted, ..self }
     }
 
     // --- looks
@@ -167,6 +176,13 @@ impl Writer {
             for ticket in pending.tickets {
                 verdicts.push((ticket, Verdict::Done { reply: pending.reply.clone(), number }));
             }
+        }
+    }
+
+    /// Shows readers what is pending: only in a planted bug.
+    pub(super) fn show_pending(&self, store: &mut Store) {
+        for pending in &self.pending {
+            store.apply(&pending.record);
         }
     }
 
@@ -281,7 +297,8 @@ impl Writer {
             ReplyPlan::Results => Reply::Results(results),
             ReplyPlan::Fixed(bytes) => Reply::Fixed(bytes),
         };
-        let kept = request.numbered.is_some().then(|| reply.clone());
+        let keep = request.numbered.is_some() && !self.planted.has(TablesBug::ReplyNotReplicated);
+        let kept = keep.then(|| reply.clone());
         let body = Body::Changes { numbered: request.numbered, changes, reply: kept };
         self.append(body, vec![request.ticket], reply);
     }
