@@ -78,7 +78,13 @@ impl Lab {
         let used = self.pair.nodes[master].processor_time().unwrap() - used;
         let share = used.as_secs_f64() / began.elapsed().as_secs_f64();
         let until_ns = now_ns();
-        self.faults.push(Fault { name: name.to_owned(), at_ns, until_ns, ended: None });
+        self.faults.push(Fault {
+            name: name.to_owned(),
+            at_ns,
+            until_ns,
+            ended: None,
+            gone_ns: None,
+        });
         cut.heal().unwrap();
         print(&format_args!(
             "{name}: seen to be served after {until_served:.2?}, the cut node used {share:.3} of a core"

@@ -66,12 +66,19 @@ impl Lab {
     /// Notes for the checker that this process ends now.
     fn note_end(&mut self, node: usize) {
         let (at_ns, ended) = (now_ns(), Some(self.name(node)));
-        self.faults.push(Fault { name: "end".to_owned(), at_ns, until_ns: at_ns, ended });
+        self.faults.push(Fault {
+            name: "end".to_owned(),
+            at_ns,
+            until_ns: at_ns,
+            ended,
+            gone_ns: None,
+        });
     }
 
     fn kill(&mut self, node: usize) {
         self.note_end(node);
         self.pair.nodes[node].kill().unwrap();
+        self.faults.last_mut().unwrap().gone_ns = Some(now_ns());
     }
 
     /// The other node serves, in the next epoch, for one of these causes.

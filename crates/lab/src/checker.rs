@@ -5,9 +5,9 @@
 //!
 //! | log | line |
 //! |---|---|
-//! | requests | `{"at_ns","done_ns","request","node","epoch","error_no","outcome":"ok"\|"fail"\|"unknown"}`, and `"client"` where there are several |
+//! | requests | `{"at_ns","done_ns","request","node","epoch","error_no","outcome":"ok"\|"fail"\|"unknown"}`, and `"client"` where there are several; `"sent_ns"`, `"copy"`, `"operation"` and `"answer"` where the tables are called ([`tables`]) |
 //! | gates | `{"node","epoch","open_ns","close_ns"}`, written by each node from inside its gate, with `"until_ns"` where it is bound to a lease |
-//! | faults | `{"name","at_ns","until_ns"}`, and `"ended"`: the node whose process the fault ended |
+//! | faults | `{"name","at_ns","until_ns"}`, and `"ended"`: the node whose process the fault ended, with `"gone_ns"`: when it was seen to be gone |
 //!
 //! A client may write a line without an outcome when it sends and the whole line when it is answered,
 //! or the whole line only; numbers count up by one for each client, so a hole is a lost request too.
@@ -26,8 +26,12 @@ use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub mod tables;
+
+use tables::{Answer, Operation, Tables};
+
 /// One request of one client.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 pub struct Request {
     /// When it was sent.
     pub at_ns: i64,
@@ -51,6 +55,31 @@ pub struct Request {
     /// What became of it; absent while it waits.
     #[serde(default)]
     pub outcome: Option<Outcome>,
+    /// When the attempt that was answered was sent; absent where it was the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_ns: Option<i64>,
+    /// 0: the request; above: the same one sent once more on purpose, on a connection of its own.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub copy: u32,
+    /// What it asked of the tables, if that is what it was about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Operation>,
+    /// What it was told by the tables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answer>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(copy: &u32) -> bool {
+    *copy == 0
+}
+
+impl Request {
+    /// When the attempt that was answered was sent.
+    #[must_use]
+    pub fn last_sent_ns(&self) -> i64 {
+        self.sent_ns.unwrap_or(self.at_ns)
+    }
 }
 
 /// What became of a request, as far as its client can know.
@@ -95,6 +124,9 @@ pub struct Fault {
     /// The node whose process it ended (not: froze), if any.
     #[serde(default)]
     pub ended: Option<String>,
+    /// When that process was seen to be gone; from `at_ns` until then it may have answered.
+    #[serde(default)]
+    pub gone_ns: Option<i64>,
 }
 
 /// All that is known of a run.
@@ -106,6 +138,17 @@ pub struct History {
     pub gates: Vec<Gate>,
     /// In any order.
     pub faults: Vec<Fault>,
+}
+
+/// How much must have happened for a good history to prove anything.
+#[derive(Debug, Clone, Default)]
+pub struct Enough {
+    /// The names of the faults that were planned: each must be among the history's faults.
+    pub planned: Vec<String>,
+    /// Requests answered with success.
+    pub acknowledged_min: u64,
+    /// Different epochs seen at gates or in answers.
+    pub epochs_min: usize,
 }
 
 /// What the checker found.
@@ -125,6 +168,8 @@ pub struct Report {
     pub overlap_ns: i64,
     /// The longest time between two successes around each fault.
     pub gaps: Vec<Gap>,
+    /// What the calls of tables showed.
+    pub tables: Tables,
     /// Each broken rule, as a sentence. Empty: the history is good.
     pub violations: Vec<String>,
 }
@@ -160,6 +205,9 @@ impl fmt::Display for Report {
             "requests {requests}: ok {ok}, failed {failed}, unknown {unknown}, lost {lost}"
         )?;
         writeln!(out, "two gates open together: {} ns", self.overlap_ns)?;
+        if self.tables != Tables::default() {
+            writeln!(out, "tables: {}", self.tables)?;
+        }
         for Gap { fault, gap_ns, epochs: (before, after) } in &self.gaps {
             let epoch = |epoch: &Option<u64>| epoch.map_or("?".to_owned(), |e| e.to_string());
             let (before, after) = (epoch(before), epoch(after));
@@ -197,9 +245,15 @@ pub fn read_log<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     Ok(entries)
 }
 
-/// Judges the history.
+/// Judges the history, however little happened in it.
 #[must_use]
 pub fn check(history: &History) -> Report {
+    check_run(history, &Enough::default())
+}
+
+/// Judges the history of a run in which so much was to happen.
+#[must_use]
+pub fn check_run(history: &History, enough: &Enough) -> Report {
     let mut report = Report::default();
     let requests = merge_requests(&history.requests, &mut report);
     let gates = merge_gates(&history.gates, &history.faults, &mut report);
@@ -215,16 +269,19 @@ pub fn check(history: &History) -> Report {
         check_answers_inside_gates(&requests, &gates, &mut report);
     }
     measure_gaps(&requests, &history.faults, &mut report);
+    tables::check_tables(&requests, &mut report);
+    check_enough(history, enough, &mut report);
     report
 }
 
-type Requests = BTreeMap<(String, u64), Request>;
+/// By client, number and copy.
+type Requests = BTreeMap<(String, u64, u32), Request>;
 
 /// One entry for each request: the line with an outcome replaces the line without.
 fn merge_requests(lines: &[Request], report: &mut Report) -> Requests {
     let mut merged = Requests::new();
     for line in lines {
-        let key = (line.client.clone(), line.request);
+        let key = (line.client.clone(), line.request, line.copy);
         match merged.get(&key) {
             Some(known) if known.outcome.is_some() && line.outcome.is_some() => {
                 report.violate(format!("{} has two outcomes", said(line)));
@@ -245,6 +302,8 @@ struct Interval {
     epoch: u64,
     open_ns: i64,
     close_ns: i64,
+    /// Later than `close_ns` only where the end was a kill: answers may have left until it was done.
+    answers_until_ns: i64,
 }
 
 /// What the lines of one gate tell of its end.
@@ -263,17 +322,21 @@ fn merge_gates(lines: &[Gate], faults: &[Fault], report: &mut Report) -> Vec<Int
     }
     let mut intervals = Vec::new();
     for ((node, epoch, open_ns), Ends { close_ns, until_ns }) in merged {
-        let killed_ns = faults
+        let killed = faults
             .iter()
             .filter(|fault| fault.ended.as_deref() == Some(node) && fault.at_ns >= open_ns)
-            .map(|fault| fault.at_ns)
-            .min();
-        let ends = [close_ns.or(killed_ns), until_ns];
-        let close_ns = ends.into_iter().flatten().min().unwrap_or(i64::MAX);
+            .min_by_key(|fault| fault.at_ns);
+        let end = |killed_ns: Option<i64>| {
+            let ends = [close_ns.or(killed_ns), until_ns];
+            ends.into_iter().flatten().min().unwrap_or(i64::MAX)
+        };
+        let answers_until_ns = end(killed.map(|fault| fault.gone_ns.unwrap_or(fault.at_ns)));
+        let close_ns = end(killed.map(|fault| fault.at_ns));
         if close_ns < open_ns {
             report.violate(format!("the gate of {node} in epoch {epoch} closed before it opened"));
         }
-        intervals.push(Interval { node: node.to_owned(), epoch, open_ns, close_ns });
+        let node = node.to_owned();
+        intervals.push(Interval { node, epoch, open_ns, close_ns, answers_until_ns });
     }
     intervals.sort_by_key(|interval| interval.open_ns);
     intervals
@@ -281,7 +344,10 @@ fn merge_gates(lines: &[Gate], faults: &[Fault], report: &mut Report) -> Vec<Int
 
 fn count(requests: &Requests, report: &mut Report) {
     let mut last: BTreeMap<&str, u64> = BTreeMap::new();
-    for ((client, number), request) in requests {
+    for ((client, number, copy), request) in requests {
+        if *copy > 0 {
+            continue; // the request itself is counted
+        }
         report.requests += 1;
         match (request.outcome, request.done_ns) {
             (Some(Outcome::Ok), Some(_)) => report.ok += 1,
@@ -327,11 +393,13 @@ fn check_epoch_order(requests: &Requests, report: &mut Report) {
     let mut by_end: Vec<(i64, u64, &Request)> = successes(requests).collect();
     let mut by_start = by_end.clone();
     by_end.sort_by_key(|(done_ns, ..)| *done_ns);
-    by_start.sort_by_key(|(.., request)| request.at_ns);
+    by_start.sort_by_key(|(.., request)| request.last_sent_ns());
     let mut ended = by_end.into_iter().peekable();
     let mut highest: Option<(u64, &Request)> = None;
     for (_, epoch, request) in by_start {
-        while let Some((_, seen, by)) = ended.next_if(|(done_ns, ..)| *done_ns < request.at_ns) {
+        while let Some((_, seen, by)) =
+            ended.next_if(|(done_ns, ..)| *done_ns < request.last_sent_ns())
+        {
             if highest.is_none_or(|(epoch, _)| seen > epoch) {
                 highest = Some((seen, by));
             }
@@ -392,7 +460,8 @@ fn check_answers_inside_gates(requests: &Requests, intervals: &[Interval], repor
     for (done_ns, epoch, request) in successes(requests) {
         let Some(node) = request.node.as_deref() else { continue };
         let open = gates.get(&(node, epoch)).is_some_and(|gates| {
-            gates.iter().any(|gate| gate.open_ns <= done_ns && gate.close_ns >= request.at_ns)
+            let sent_ns = request.last_sent_ns();
+            gates.iter().any(|gate| gate.open_ns <= done_ns && gate.answers_until_ns >= sent_ns)
         });
         if !open {
             report.violate(format!("{} was answered while that gate was closed", said(request)));
@@ -421,6 +490,30 @@ fn measure_gaps(requests: &Requests, faults: &[Fault], report: &mut Report) {
         if !recovered {
             report.violate(format!("no request succeeded after the fault {:?}", fault.name));
         }
+    }
+}
+
+fn check_enough(history: &History, enough: &Enough, report: &mut Report) {
+    let done = |name: &String| history.faults.iter().any(|fault| fault.name == *name);
+    for name in enough.planned.iter().filter(|name| !done(name)) {
+        report.violate(format!("the planned fault {name:?} did not happen"));
+    }
+    let acknowledged_min = enough.acknowledged_min;
+    if report.ok < acknowledged_min {
+        report.violate(format!(
+            "only {} requests were done, {acknowledged_min} were wanted: it proves too little",
+            report.ok
+        ));
+    }
+    let answered = history.requests.iter().filter(|request| request.outcome == Some(Outcome::Ok));
+    let epochs: BTreeSet<u64> = history.gates.iter().map(|gate| gate.epoch).collect();
+    let epochs: BTreeSet<u64> =
+        answered.filter_map(|request| request.epoch).chain(epochs).collect();
+    if epochs.len() < enough.epochs_min {
+        report.violate(format!(
+            "only the epochs {epochs:?} were seen, {} were wanted: it proves too little",
+            enough.epochs_min
+        ));
     }
 }
 

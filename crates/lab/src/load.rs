@@ -104,13 +104,9 @@ impl Client {
         let began = Instant::now();
         let mut request = Request {
             at_ns: now_ns(),
-            done_ns: None,
             request: number,
-            client: String::new(),
-            node: None,
-            epoch: None,
-            error_no: None,
             outcome: Some(Outcome::Unknown),
+            ..Request::default()
         };
         while began.elapsed() < self.plan.patience {
             let (name, http) = &self.targets[self.preferred];

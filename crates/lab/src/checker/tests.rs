@@ -21,6 +21,7 @@ fn good() -> History {
             at_ns: 990 * MS,
             until_ns: 1_500 * MS,
             ended: Some("a".to_owned()),
+            gone_ns: None,
         }],
     }
 }
@@ -30,11 +31,11 @@ fn answered(number: u64, at_ns: i64, done_ns: i64, node: &str, epoch: u64) -> Re
         at_ns,
         done_ns: Some(done_ns),
         request: number,
-        client: String::new(),
         node: Some(node.to_owned()),
         epoch: Some(epoch),
         error_no: Some(0),
         outcome: Some(Outcome::Ok),
+        ..Request::default()
     }
 }
 
@@ -172,6 +173,39 @@ fn a_pair_that_never_comes_back_is_found() {
     history.requests.truncate(50);
     let report = assert_found(&history, "no request succeeded after the fault \"kill\"");
     assert_eq!(report.gaps[0].gap_ns, None);
+}
+
+#[test]
+fn an_answer_of_an_earlier_epoch_to_a_late_attempt_is_found() {
+    let mut history = good();
+    // First sent before the switch, sent again after it, and answered out of the past.
+    history.requests[49].done_ns = Some(1_400 * MS);
+    history.requests[49].sent_ns = Some(1_390 * MS);
+    assert_found(&history, "the epoch went back: request 49");
+}
+
+#[test]
+fn a_killed_process_may_answer_until_it_is_gone() {
+    let mut history = good();
+    history.requests[49].at_ns = 991 * MS;
+    assert_found(&history, "request 49 (a, epoch 1) was answered while that gate was closed");
+    history.faults[0].gone_ns = Some(992 * MS);
+    assert!(check(&history).is_good());
+}
+
+#[test]
+fn a_run_in_which_too_little_happened_is_bad() {
+    let enough = Enough {
+        planned: vec!["kill".to_owned(), "freeze".to_owned()],
+        acknowledged_min: 101,
+        epochs_min: 3,
+    };
+    let report = check_run(&good(), &enough);
+    let said = report.violations.join("; ");
+    assert!(said.contains("the planned fault \"freeze\" did not happen"), "{said}");
+    assert!(said.contains("only 100 requests were done"), "{said}");
+    assert!(said.contains("only the epochs {1, 2} were seen"), "{said}");
+    assert_eq!(report.violations.len(), 3, "{said}");
 }
 
 #[test]
