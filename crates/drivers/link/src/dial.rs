@@ -158,7 +158,12 @@ impl Dial {
                     Err(DialFailure::Rejected.into())
                 }
             },
-            Ok(Frame::Hello { .. } | Frame::Ping { .. } | Frame::Answer { .. }) => {
+            Ok(
+                Frame::Hello { .. }
+                | Frame::Ping { .. }
+                | Frame::Answer { .. }
+                | Frame::Follow { .. },
+            ) => {
                 let what = "our hello was answered by neither a welcome nor a reject";
                 self.dialler.complaints.note(Kind::Garbage, Some(peer.ip()), &what);
                 Err(DialFailure::Rejected.into())
@@ -240,7 +245,11 @@ impl Dial {
                 }
                 Ok(())
             }
-            Frame::Hello { .. } | Frame::Welcome { .. } | Frame::Ping { .. } | Frame::Reject(_) => {
+            Frame::Hello { .. }
+            | Frame::Welcome { .. }
+            | Frame::Ping { .. }
+            | Frame::Reject(_)
+            | Frame::Follow { .. } => {
                 let what = "a frame that is no answer came on the link that we dialled";
                 complaints.note(Kind::Garbage, Some(peer.ip()), &what);
                 Err(LinkEnd::Lost)

@@ -23,6 +23,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use hotpair_core::pair::fact::Fact;
 use hotpair_core::pair::identity::{Identity, Statement};
+use hotpair_core::tables::replication::Follow;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -36,6 +37,7 @@ use crate::frame::{
     Frame, FrameError, FrameReader, ReadEnd, RejectReason, Rejection, Times, encode,
 };
 use crate::pace::{FRAMES_PER_SECOND_MAX, Pace};
+use crate::redo::RedoEvent;
 use crate::wall::WallClock;
 
 /// Connections held at a time. The peer needs one.
@@ -60,6 +62,8 @@ pub(crate) struct Door {
     pub(crate) me: Arc<Identity>,
     pub(crate) wall: WallClock,
     pub(crate) facts: mpsc::Sender<Fact>,
+    /// Where connections go that are to be redo streams.
+    pub(crate) redo: mpsc::Sender<RedoEvent>,
     pub(crate) complaints: Arc<Complaints>,
     pub(crate) guests: Guests,
 }
@@ -206,6 +210,8 @@ enum VisitEnd {
     OutOfPlace(&'static str),
     #[error("hello of {0}, which is not of our pair")]
     Stranger(String),
+    #[error("it follows the redo of this node from now on")]
+    Follows(Box<Follow>),
 }
 
 impl From<ReadEnd> for VisitEnd {
@@ -227,10 +233,11 @@ impl Visit {
     async fn run(mut self) {
         let end = match self.talk().await {
             Ok(never) => match never {},
+            Err(VisitEnd::Follows(follow)) => return self.hand_over(*follow).await,
             Err(end) => end,
         };
         let kind = match &end {
-            VisitEnd::Ended | VisitEnd::NoCore => None,
+            VisitEnd::Ended | VisitEnd::NoCore | VisitEnd::Follows(_) => None,
             VisitEnd::NoHello | VisitEnd::Quiet | VisitEnd::NotReading => Some(Kind::Slow),
             VisitEnd::TooFast => Some(Kind::Excess),
             VisitEnd::Garbage(_) | VisitEnd::OutOfPlace(_) => Some(Kind::Garbage),
@@ -240,6 +247,25 @@ impl Visit {
             self.door.complaints.note(kind, Some(self.from.ip()), &end);
         }
         self.door.guests.all().remove(&self.number);
+    }
+
+    /// From here on the connection belongs to the tables.
+    async fn hand_over(self, follow: Follow) {
+        let Self { door, number, from, reader, writer, .. } = self;
+        door.guests.all().remove(&number);
+        let Some(reader) = reader.into_inner() else {
+            let what = "it sends on before its follow was answered";
+            door.complaints.note(Kind::Garbage, Some(from.ip()), &what);
+            return;
+        };
+        let stream = reader.reunite(writer).expect("the two halves of one stream");
+        let std = stream.into_std().and_then(|s| s.set_nonblocking(false).map(|()| s));
+        match std {
+            Ok(stream) => {
+                let _ = door.redo.send(RedoEvent::FollowerCame { follow, stream }).await;
+            }
+            Err(error) => door.complaints.note(Kind::System, Some(from.ip()), &error),
+        }
     }
 
     async fn talk(&mut self) -> Result<std::convert::Infallible, VisitEnd> {
@@ -254,6 +280,7 @@ impl Visit {
                 Frame::Welcome { .. } => return Err(VisitEnd::OutOfPlace("welcome")),
                 Frame::Answer { .. } => return Err(VisitEnd::OutOfPlace("answer")),
                 Frame::Reject(_) => return Err(VisitEnd::OutOfPlace("reject")),
+                Frame::Follow { .. } => return Err(VisitEnd::OutOfPlace("follow")),
             };
             let received_ms = self.door.wall.ms();
             if !self.pace.bearable() {
@@ -287,6 +314,13 @@ impl Visit {
                     return Err(VisitEnd::Ended);
                 }
                 Ok(statement)
+            }
+            Ok(Frame::Follow { pair, follow }) if *pair == *self.door.me.pair => {
+                Err(VisitEnd::Follows(follow))
+            }
+            Ok(Frame::Follow { pair, follow }) => {
+                let node = follow.who.node.as_str();
+                Err(VisitEnd::Stranger(stranger(node, &pair, self.from)))
             }
             Ok(
                 Frame::Welcome { .. }

@@ -19,6 +19,7 @@ use crate::address::Addresses;
 use crate::complaint::Complaints;
 use crate::dial::{Dial, Dialler, PINGS_MAX, Ping};
 use crate::door::{Door, Guests};
+use crate::redo::RedoEvent;
 use crate::wall::WallClock;
 use crate::words::TEXT_BYTES_MAX;
 
@@ -87,7 +88,7 @@ impl LinkDriver {
         socket.listen(WAITING_MAX)?.into_std()
     }
 
-    /// Begins to accept. To be called within the runtime that is to carry the link.
+    /// Begins to accept; connections that are to be redo streams go to `redo`. To be called within the runtime that is to carry the link.
     ///
     /// # Errors
     /// When the listener cannot be handed to the runtime, or a name in the identity is too long.
@@ -95,6 +96,7 @@ impl LinkDriver {
         settings: LinkSettings,
         listener: StdListener,
         facts: mpsc::Sender<Fact>,
+        redo: mpsc::Sender<RedoEvent>,
     ) -> Result<Self, StartError> {
         let LinkSettings { peer, me, dial_timeout: timeout, wall_clock: wall } = settings;
         let names = [
@@ -114,6 +116,7 @@ impl LinkDriver {
             me: me.clone(),
             wall: wall.clone(),
             facts: facts.clone(),
+            redo,
             complaints: complaints.clone(),
             guests: guests.clone(),
         };

@@ -12,10 +12,12 @@
 
 use bytes::{Buf, BufMut, BytesMut};
 use hotpair_core::pair::identity::Statement;
+use hotpair_core::tables::replication::Follow;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::redo;
 use crate::words::{
     AnswerBody, HelloBody, HelloHead, PingBody, ReasonWord, RejectBody, StatementWord, WelcomeBody,
     short,
@@ -61,6 +63,13 @@ pub enum Frame {
     },
     /// The answer to a hello that is refused; the connection ends after it.
     Reject(Rejection),
+    /// The first word on a connection that is to be a redo stream, by the standby that dialled.
+    Follow {
+        /// The pair it belongs to.
+        pair: String,
+        /// What it says of its log.
+        follow: Box<Follow>,
+    },
 }
 
 /// Three of the four wall clock times of an exchange; the asking node adds the fourth.
@@ -129,6 +138,9 @@ pub enum FrameError {
     },
 }
 
+/// The tag of a follow frame.
+pub(crate) const FOLLOW_TAG: u8 = 6;
+
 #[derive(Clone, Copy, Debug)]
 enum Tag {
     Hello = 1,
@@ -136,11 +148,12 @@ enum Tag {
     Ping = 3,
     Answer = 4,
     Reject = 5,
+    Follow = FOLLOW_TAG as isize,
 }
 
 impl Tag {
     fn of(byte: u8) -> Option<Self> {
-        [Self::Hello, Self::Welcome, Self::Ping, Self::Answer, Self::Reject]
+        [Self::Hello, Self::Welcome, Self::Ping, Self::Answer, Self::Reject, Self::Follow]
             .into_iter()
             .find(|tag| *tag as u8 == byte)
     }
@@ -152,6 +165,7 @@ impl Tag {
             Self::Ping => "ping",
             Self::Answer => "answer",
             Self::Reject => "reject",
+            Self::Follow => "follow",
         }
     }
 }
@@ -190,6 +204,9 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) {
                 node: rejection.node.clone(),
             };
             put(Tag::Reject, &body, out);
+        }
+        Frame::Follow { pair, follow } => {
+            put_body(Tag::Follow, &redo::encode_follow(follow, pair), out);
         }
     }
 }
@@ -258,19 +275,23 @@ fn body(tag: Tag, json: &[u8]) -> Result<Frame, FrameError> {
                 node: short("node", body.node).map_err(broken)?,
             }))
         }
+        Tag::Follow => {
+            let (pair, follow) = redo::decode_follow(json).map_err(broken)?;
+            Ok(Frame::Follow { pair, follow: Box::new(follow) })
+        }
     }
 }
 
 fn put(tag: Tag, body: &impl Serialize, out: &mut BytesMut) {
-    let start = out.len();
-    out.put_u32(0);
-    out.put_u8(tag as u8);
-    serde_json::to_writer((&mut *out).writer(), body)
-        .expect("words are plain and memory takes all");
-    let size = out.len() - start - LENGTH_BYTES;
+    put_body(tag, &serde_json::to_vec(body).expect("words are plain"), out);
+}
+
+fn put_body(tag: Tag, body: &[u8], out: &mut BytesMut) {
+    let size = 1 + body.len();
     assert!(size <= FRAME_BYTES_MAX, "names are short, so that no frame is longer than allowed");
-    let length = u32::try_from(size).expect("just compared with a smaller bound");
-    out[start..start + LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
+    out.put_u32(u32::try_from(size).expect("just compared with a smaller bound"));
+    out.put_u8(tag as u8);
+    out.put_slice(body);
 }
 
 fn read<T: DeserializeOwned>(tag: Tag, json: &[u8]) -> Result<T, FrameError> {
@@ -329,6 +350,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             }
             self.fill().await?;
         }
+    }
+
+    /// The stream itself, if nothing more has come by it yet.
+    pub(crate) fn into_inner(self) -> Option<R> {
+        self.buffer.is_empty().then_some(self.io)
     }
 
     /// Has the other side closed already? Only what the kernel knows by now is looked at.

@@ -24,6 +24,7 @@ mod door;
 mod driver;
 mod frame;
 mod pace;
+pub mod redo;
 mod wall;
 mod words;
 

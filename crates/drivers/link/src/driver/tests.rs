@@ -44,6 +44,8 @@ fn says(identity: &Arc<Identity>) -> Statement {
         left: Epoch(2),
         lease_ms: 0,
         contact: Contact::Connected,
+        position: None,
+        complete: true,
     }
 }
 
@@ -70,7 +72,7 @@ impl Side {
             dial_timeout: Duration::from_millis(500),
             wall_clock,
         };
-        let driver = LinkDriver::start(settings, listener, sender).unwrap();
+        let driver = LinkDriver::start(settings, listener, sender, mpsc::channel(1).0).unwrap();
         Self { driver, facts, me, address }
     }
 
@@ -280,7 +282,7 @@ async fn a_name_that_cannot_be_found_is_unreachable() {
         dial_timeout: Duration::from_millis(500),
         wall_clock: WallClock::system(),
     };
-    let mut driver = LinkDriver::start(settings, listener, sender).unwrap();
+    let mut driver = LinkDriver::start(settings, listener, sender, mpsc::channel(1).0).unwrap();
     driver.dial(says(&me));
     let fact = tokio::time::timeout(GENEROUS, facts.recv()).await.unwrap();
     assert_eq!(fact, Some(Fact::DialFailed { how: DialFailure::Unreachable }));

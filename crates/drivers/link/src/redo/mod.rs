@@ -1,0 +1,68 @@
+//! The redo stream: a connection of its own, dialled by the standby to the master's peer listener.
+//!
+//! ```text
+//!   standby                                master
+//!   ──── Follow{history} ────────────────▶ door ──▶ tables
+//!   ◀─── Tail | Load, pieces ───────────── shipper thread
+//!   ◀─── Records, Digests ────────────────   reads the feed, or the redo files where it is behind
+//!   ──── Held{number} ───────────────────▶ reader thread ──▶ tables
+//! ```
+//!
+//! Who may follow whom, what is sent and when it counts, the tables decide (core's `replication`);
+//! here bytes are moved, on blocking sockets and threads of their own, so that a slow peer delays
+//! neither the tables nor the control thread. Each queue in between has a bound.
+
+mod feed;
+mod follow;
+mod frame;
+mod ship;
+
+pub use feed::Feed;
+pub use follow::{MasterLine, dial};
+pub use frame::RedoFrameError;
+pub(crate) use frame::{decode_follow, encode_follow};
+pub use ship::{LogReader, Shipment, Start, ship};
+
+use std::net::TcpStream;
+
+use hotpair_core::tables::replication::{Follow, FromMaster};
+
+/// What the tables hear of the streams.
+#[derive(Debug)]
+pub enum RedoEvent {
+    /// A standby wants to follow this node.
+    FollowerCame {
+        /// What it says.
+        follow: Follow,
+        /// Its connection.
+        stream: TcpStream,
+    },
+    /// A follower holds all records up to this one.
+    FollowerHolds {
+        /// Its number.
+        connection: u64,
+        /// The record.
+        number: u64,
+    },
+    /// A follower's connection ended.
+    FollowerGone {
+        /// Its number.
+        connection: u64,
+        /// Why, for people.
+        why: String,
+    },
+    /// The master said something.
+    MasterSaid {
+        /// By which dial.
+        dial: u64,
+        /// What.
+        frame: FromMaster,
+    },
+    /// The connection to the master ended, or could not be made.
+    MasterGone {
+        /// By which dial.
+        dial: u64,
+        /// Why, for people.
+        why: String,
+    },
+}
