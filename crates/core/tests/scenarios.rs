@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use hotpair_core::pair::effect::{Effect, ZooKeeperOrder, ZooKeeperRequest};
+use hotpair_core::pair::effect::{Effect, SyncBound, ZooKeeperOrder, ZooKeeperRequest};
 use hotpair_core::pair::fact::{
     Answer, DialFailure, EpochZnode, Fact, LinkEnd, MasterZnode, Picture, Refusal, SessionId,
     ZooKeeperEvent, ZooKeeperFact,
@@ -154,6 +154,8 @@ fn statement(words: &Words<'_>) -> Statement {
         left: Epoch(words.number("left", 0)),
         lease_ms: words.number("lease", 0),
         contact: if words.has("lost") { Contact::Lost } else { Contact::Connected },
+        position: None,
+        complete: true,
     }
 }
 
@@ -179,6 +181,7 @@ impl World {
         let settings = Settings {
             fast_takeover: words.value("fast_takeover") != Some("no"),
             act: words.value("act") != Some("no"),
+            tables: false,
             ..Settings::default()
         };
         let me = identity(name, words, instance_of(name));
@@ -439,6 +442,7 @@ impl Subject {
                 version,
             },
             master,
+            sync: None,
             twin: words.has("twin").then_some(Instance(99)),
         }
     }
@@ -471,7 +475,18 @@ fn in_words(effect: &Effect) -> Option<String> {
             None => format!("alert {} is over", alert.name),
         },
         Effect::Record(event) => return event_in_words(event),
-        Effect::FinishSwitchover { order, outcome } => format!("switchover {order}: {outcome:?}"),
+        Effect::PrepareTables { epoch } => format!("prepares the tables for epoch {epoch}"),
+        Effect::StandDown => "stands the tables down".to_owned(),
+        Effect::AcknowledgeAlone { epoch, loss } => {
+            format!("acknowledges alone in epoch {epoch}, loss {loss}")
+        }
+        Effect::Follow { master: Some(epoch) } => format!("follows the peer in epoch {epoch}"),
+        Effect::Follow { master: None } => "follows nobody".to_owned(),
+        Effect::Remember { epoch, cluster } => match cluster {
+            Some(cluster) => format!("remembers epoch {epoch} of cluster {}", cluster.0),
+            None => format!("remembers epoch {epoch}"),
+        },
+        Effect::FinishOrder { order, outcome } => format!("order {order}: {outcome:?}"),
         Effect::Exit => "exits".to_owned(),
     })
 }
@@ -480,13 +495,22 @@ fn request_in_words(request: &ZooKeeperRequest) -> String {
     match request {
         ZooKeeperRequest::OpenSession => "open a session".to_owned(),
         ZooKeeperRequest::Look => "look".to_owned(),
-        ZooKeeperRequest::Claim { epoch, epoch_version, replace } => {
+        ZooKeeperRequest::Claim { epoch, epoch_version, replace, sync } => {
             let version = epoch_version.map_or("any".to_owned(), |v| format!("v{v}"));
             let replacing = replace.map_or(String::new(), |r| match r.version {
                 Some(v) => format!(", replacing master v{v}"),
                 None => ", replacing any master".to_owned(),
             });
-            format!("claim epoch {epoch} if epoch is {version}{replacing}")
+            let sync = match sync {
+                SyncBound::Missing => ", no sync".to_owned(),
+                SyncBound::Version(v) => format!(", sync v{v}"),
+                SyncBound::Unchecked => ", any sync".to_owned(),
+            };
+            format!("claim epoch {epoch} if epoch is {version}{replacing}{sync}")
+        }
+        ZooKeeperRequest::WriteSync { epoch, sync_version, members, .. } => {
+            let who: Vec<&str> = members.iter().map(|m| m.node.as_str()).collect();
+            format!("write sync {} of epoch {epoch} if sync is v{sync_version}", who.join(" and "))
         }
         ZooKeeperRequest::Heartbeat { epoch, .. } => format!("heartbeat of epoch {epoch}"),
         ZooKeeperRequest::Resign { epoch, .. } => format!("give epoch {epoch} back"),

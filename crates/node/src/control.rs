@@ -183,7 +183,13 @@ impl Hands {
             Effect::DropDatasets => self.datasets.demoted(),
             Effect::Alert(alert) => self.ledger.alert(&alert),
             Effect::Record(event) => self.ledger.record(&event),
-            Effect::FinishSwitchover { order, outcome } => self.orders.finish(order, outcome),
+            // Carried out by the tables' thread, once there is one.
+            Effect::PrepareTables { .. }
+            | Effect::StandDown
+            | Effect::AcknowledgeAlone { .. }
+            | Effect::Follow { .. }
+            | Effect::Remember { .. } => {}
+            Effect::FinishOrder { order, outcome } => self.orders.finish(order, outcome),
             Effect::Exit => self.exit = true,
         }
     }
@@ -204,6 +210,17 @@ impl Hands {
                 let order = self.orders.begin(answer);
                 tracing::info!(%by, order, "switchover ordered");
                 node.handle(boot_clock::now(), Fact::SwitchoverOrdered { order }, effects);
+            }
+            AdminCommand::Promote { by, accept_data_loss, answer } => {
+                let order = self.orders.begin(answer);
+                tracing::info!(%by, order, accept_data_loss, "promotion ordered");
+                let fact = Fact::PromoteOrdered { order, accept_data_loss };
+                node.handle(boot_clock::now(), fact, effects);
+            }
+            AdminCommand::Adopt { by, answer } => {
+                let order = self.orders.begin(answer);
+                tracing::info!(%by, order, "adoption ordered");
+                node.handle(boot_clock::now(), Fact::AdoptOrdered { order }, effects);
             }
         }
     }

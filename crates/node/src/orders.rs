@@ -23,9 +23,9 @@ impl Orders {
     }
 
     /// Answers whoever waits for this order; nobody may, any more.
-    pub(crate) fn finish(&mut self, order: u64, outcome: Result<(), String>) {
+    pub(crate) fn finish(&mut self, order: u64, outcome: Result<String, String>) {
         if let Some(answer) = self.waiting.remove(&order) {
-            let _ = answer.send(outcome.map(|()| "the other node serves now".to_owned()));
+            let _ = answer.send(outcome);
         }
     }
 }

@@ -21,6 +21,8 @@ pub(crate) fn pair_settings(config: &NodeConfig) -> Settings {
         ping_count: config.peer.ping_count,
         fast_takeover: config.coordinator.zookeeper.as_ref().is_none_or(|z| z.fast_takeover),
         act: config.control.act,
+        // Until the tables run on a thread of their own.
+        tables: false,
         switches_per_hour: config.control.switches_per_hour,
         ..Settings::default()
     }

@@ -155,7 +155,7 @@ impl World {
         self.checker.registered = before.max(epoch);
     }
 
-    pub(crate) fn switchover_finished(&mut self, host: usize, outcome: &Result<(), String>) {
+    pub(crate) fn switchover_finished(&mut self, host: usize, outcome: &Result<String, String>) {
         let Some(ordered) = self.checker.ordered[host] else { return };
         if outcome.is_err() {
             return;
@@ -394,7 +394,13 @@ impl World {
                 | AlertName::TwinNode
                 | AlertName::CoordinatorLost
                 | AlertName::PeerUnreachable => true,
-                AlertName::ClockSkew | AlertName::DatasetFailed | AlertName::Flapping => false,
+                AlertName::ClockSkew
+                | AlertName::DatasetFailed
+                | AlertName::Flapping
+                | AlertName::ReplicationBehind
+                | AlertName::DigestMismatch
+                | AlertName::Disk
+                | AlertName::Divergence => false,
             });
             if let Some(name) = over.copied() {
                 let text = format!("{name_of_host} still alarms {name}");

@@ -51,6 +51,9 @@ fn no_answer(what: &ZooKeeperRequest, sent_at: Moment) -> Option<ZooKeeperEvent>
         ZooKeeperRequest::Heartbeat { epoch, .. } => {
             ZooKeeperEvent::HeartbeatAnswered { sent_at, epoch: *epoch, answer }
         }
+        ZooKeeperRequest::WriteSync { epoch, .. } => {
+            ZooKeeperEvent::SyncWritten { epoch: *epoch, answer }
+        }
         ZooKeeperRequest::Resign { epoch, .. } => {
             ZooKeeperEvent::Resigned { epoch: *epoch, answer }
         }
@@ -93,6 +96,7 @@ impl World {
             what @ (ZooKeeperRequest::Look
             | ZooKeeperRequest::Claim { .. }
             | ZooKeeperRequest::Heartbeat { .. }
+            | ZooKeeperRequest::WriteSync { .. }
             | ZooKeeperRequest::Resign { .. }
             | ZooKeeperRequest::Register { .. }) => self.request(host, what, sent_at),
         }
@@ -171,6 +175,7 @@ impl World {
             touched: true,
             next_ping: self.now + timeout / 3,
             watch: false,
+            sync_watch: false,
             seen_zxid,
             last_arrival: 0,
             last_reply: 0,
@@ -216,6 +221,7 @@ impl World {
         session.held_requests.clear();
         session.held_replies.clear();
         session.watch = false;
+        session.sync_watch = false;
         if attached.is_some() && path && closes {
             let wait = self.between(self.plan.request);
             self.after(wait, Event::Close { session: id });
@@ -257,6 +263,7 @@ impl World {
         s.attached = None;
         s.connection += 1;
         s.watch = false;
+        s.sync_watch = false;
         s.held_requests.clear();
         s.held_replies.clear();
         let now = self.now;
@@ -412,6 +419,7 @@ impl World {
         let Some(s) = self.ensemble.session_mut(sent.session) else { return };
         let Some(server) = s.attached.filter(|_| s.connection == sent.connection) else { return };
         s.watch = true;
+        s.sync_watch = true;
         let picture = self.ensemble.picture(server, epoch);
         let zxid = self.ensemble.servers[server].applied.zxid;
         let s = self.ensemble.session_mut(sent.session).expect("seen above");
@@ -543,6 +551,16 @@ impl World {
     }
 
     fn fire_watches(&mut self, server: usize, before: &Data, after: &Data) {
+        let version = |d: &Data| d.sync.as_ref().map(|s| s.version);
+        if version(before) != version(after) {
+            for i in 0..self.ensemble.sessions.len() {
+                let s = &mut self.ensemble.sessions[i];
+                if s.attached == Some(server) && std::mem::take(&mut s.sync_watch) {
+                    let id = s.id;
+                    self.reply(id, Reply::SyncChanged);
+                }
+            }
+        }
         let state = |d: &Data| d.master.as_ref().map(|m| (m.created, m.version));
         let (was, is) = (state(before), state(after));
         if was == is {
@@ -595,6 +613,7 @@ impl World {
                 client.pending.remove(at);
                 event
             }
+            Reply::SyncChanged => ZooKeeperEvent::SyncChanged,
             Reply::MasterChanged { gone } => ZooKeeperEvent::MasterChanged { gone },
         };
         self.zookeeper_fact(host, what);

@@ -10,11 +10,11 @@
 
 use std::sync::Arc;
 
-use hotpair_core::pair::effect::ZooKeeperRequest;
+use hotpair_core::pair::effect::{SyncBound, ZooKeeperRequest};
 use hotpair_core::pair::fact::{
-    Answer, EpochZnode, MasterZnode, Picture, Refusal, SessionId, ZooKeeperEvent,
+    Answer, EpochZnode, MasterZnode, Picture, Refusal, SessionId, SyncZnode, ZooKeeperEvent,
 };
-use hotpair_core::pair::identity::{ClusterId, Epoch, Identity};
+use hotpair_core::pair::identity::{ClusterId, Epoch, Identity, Incarnation};
 use hotpair_core::pair::moment::Moment;
 
 use super::clock::Micros;
@@ -26,6 +26,7 @@ pub(crate) struct Data {
     pub(crate) zxid: i64,
     pub(crate) epoch: EpochZnode,
     pub(crate) master: Option<MasterZnode>,
+    pub(crate) sync: Option<SyncZnode>,
 }
 
 /// One server's share.
@@ -75,6 +76,8 @@ pub(crate) struct Session {
     pub(crate) next_ping: Micros,
     /// One watch on `master` is armed at the server.
     pub(crate) watch: bool,
+    /// One watch on `sync` is armed at the server.
+    pub(crate) sync_watch: bool,
     pub(crate) seen_zxid: i64,
     pub(crate) last_arrival: Micros,
     pub(crate) last_reply: Micros,
@@ -92,6 +95,7 @@ pub(crate) enum Reply {
     Opened,
     Answer { number: u64, event: ZooKeeperEvent },
     MasterChanged { gone: bool },
+    SyncChanged,
 }
 
 /// The servers.
@@ -124,6 +128,7 @@ impl Ensemble {
             zxid: 1,
             epoch: EpochZnode { epoch: Epoch(0), node: None, clean: false, version: 0 },
             master: None,
+            sync: None,
         });
         let server = |_| Server {
             cut: false,
@@ -198,6 +203,7 @@ impl Ensemble {
             cluster: self.cluster,
             epoch: epoch.unwrap_or_else(|| data.epoch.clone()),
             master: data.master.clone(),
+            sync: data.sync.clone(),
             twin: None,
         }
     }
@@ -215,6 +221,10 @@ impl Ensemble {
             ZooKeeperRequest::Heartbeat { epoch, epoch_version } => {
                 let answer = self.heartbeat(sent.session, *epoch, *epoch_version);
                 ZooKeeperEvent::HeartbeatAnswered { sent_at, epoch: *epoch, answer }
+            }
+            ZooKeeperRequest::WriteSync { epoch, epoch_version, sync_version, members } => {
+                let answer = self.write_sync(*epoch, *epoch_version, *sync_version, members);
+                ZooKeeperEvent::SyncWritten { epoch: *epoch, answer }
             }
             ZooKeeperRequest::Resign { epoch, epoch_version, master_version } => {
                 let answer = self.resign(*epoch_version, *master_version);
@@ -234,7 +244,7 @@ impl Ensemble {
     }
 
     fn claim(&mut self, sent: &Sent) -> Answer {
-        let ZooKeeperRequest::Claim { epoch, epoch_version, replace } = &sent.what else {
+        let ZooKeeperRequest::Claim { epoch, epoch_version, replace, sync } = &sent.what else {
             unreachable!("called for claims");
         };
         let head = &self.head;
@@ -248,6 +258,15 @@ impl Ensemble {
         };
         if !as_expected {
             return Answer::Refused(Refusal::Master);
+        }
+        let there = head.sync.as_ref().map(|s| s.version);
+        let as_expected = match sync {
+            SyncBound::Missing => there.is_none(),
+            SyncBound::Version(version) => there == Some(*version),
+            SyncBound::Unchecked => true,
+        };
+        if !as_expected {
+            return Answer::Refused(Refusal::Sync);
         }
         let session = self.session(sent.session).expect("a request's session is known");
         let identity = session.identity.clone();
@@ -270,7 +289,32 @@ impl Ensemble {
             clean: false,
             version: new.epoch.version + 1,
         };
+        new.sync = Some(SyncZnode {
+            epoch: *epoch,
+            members: vec![identity.incarnation.clone()],
+            version: there.map_or(0, |v| v + 1),
+        });
         let epoch_version = new.epoch.version;
+        self.head = Arc::new(new);
+        Answer::Done { epoch_version }
+    }
+
+    fn write_sync(
+        &mut self,
+        epoch: Epoch,
+        epoch_version: i32,
+        sync_version: i32,
+        members: &[Incarnation],
+    ) -> Answer {
+        if self.head.epoch.version != epoch_version {
+            return Answer::Refused(Refusal::Epoch);
+        }
+        let mut new = self.next();
+        if new.sync.as_ref().is_none_or(|s| s.version != sync_version) {
+            return Answer::Refused(Refusal::Sync);
+        }
+        let (members, version) = (members.to_vec(), sync_version + 1);
+        new.sync = Some(SyncZnode { epoch, members, version });
         self.head = Arc::new(new);
         Answer::Done { epoch_version }
     }

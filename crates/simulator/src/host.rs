@@ -338,7 +338,12 @@ impl World {
             Effect::LoadDatasets { epoch } => self.load_datasets(host, epoch),
             Effect::DropDatasets | Effect::Record(_) => {}
             Effect::Alert(alert) => self.alert(host, &alert),
-            Effect::FinishSwitchover { outcome, .. } => self.switchover_finished(host, &outcome),
+            Effect::PrepareTables { .. }
+            | Effect::StandDown
+            | Effect::AcknowledgeAlone { .. }
+            | Effect::Follow { .. }
+            | Effect::Remember { .. } => {}
+            Effect::FinishOrder { outcome, .. } => self.switchover_finished(host, &outcome),
             Effect::Exit => self.exit(host),
         }
     }

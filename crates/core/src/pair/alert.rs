@@ -24,11 +24,19 @@ pub enum AlertName {
     DatasetFailed,
     /// Mastership moves too often.
     Flapping,
+    /// The peer's tables are far behind.
+    ReplicationBehind,
+    /// The tables of the two nodes are not the same.
+    DigestMismatch,
+    /// The log cannot be written: full, or broken.
+    Disk,
+    /// Changes are kept aside, or may be lost.
+    Divergence,
 }
 
 impl AlertName {
     /// Every alert.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::DualMaster,
         Self::NoMaster,
         Self::PeerUnreachable,
@@ -38,6 +46,10 @@ impl AlertName {
         Self::ClockSkew,
         Self::DatasetFailed,
         Self::Flapping,
+        Self::ReplicationBehind,
+        Self::DigestMismatch,
+        Self::Disk,
+        Self::Divergence,
     ];
 
     /// The fixed outside name.
@@ -53,6 +65,10 @@ impl AlertName {
             Self::ClockSkew => "clock_skew",
             Self::DatasetFailed => "dataset_failed",
             Self::Flapping => "flapping",
+            Self::ReplicationBehind => "replication_behind",
+            Self::DigestMismatch => "digest_mismatch",
+            Self::Disk => "disk",
+            Self::Divergence => "divergence",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Effects: what is to be done, in the imperative. Plain data, carried out in order.
 
 use super::alert::Alert;
-use super::identity::{Epoch, Statement};
+use super::identity::{ClusterId, Epoch, Incarnation, Statement};
 use super::moment::Moment;
 use super::reason::Event;
 
@@ -18,6 +18,18 @@ pub enum Effect {
     SendPing { number: u64, statement: Statement },
     /// Answer the peer's hello or ping on the connection it came by.
     AnswerPeer { connection: u64, number: u64, statement: Statement },
+    /// Apply what was received and write the epoch's first record; answer with `Ready`.
+    PrepareTables { epoch: Epoch },
+    /// The mastership is over: write nothing any more; answer with `Moved`. The gate is closed.
+    StandDown,
+    /// The `sync` record names this node alone: acknowledge without the peer, if this is still the
+    /// loss at hand.
+    AcknowledgeAlone { epoch: Epoch, loss: u64 },
+    /// Follow the peer, which is master in this epoch; none: follow nobody. Given on change only.
+    Follow { master: Option<Epoch> },
+    /// Keep on disk the highest epoch seen, and the cluster whose data is the pair's. Given on
+    /// change only.
+    Remember { epoch: Epoch, cluster: Option<ClusterId> },
     /// Let requests pass for this epoch until this moment; answer with `GateOpened`.
     OpenGate { epoch: Epoch, until: Moment },
     /// The lease of the open gate ends at this moment now.
@@ -34,8 +46,8 @@ pub enum Effect {
     Alert(Alert),
     /// Something to keep in the journal, with its cause.
     Record(Event),
-    /// An operator's switchover is over.
-    FinishSwitchover { order: u64, outcome: Result<(), String> },
+    /// An operator's order is over: a sentence, either way.
+    FinishOrder { order: u64, outcome: Result<String, String> },
     /// Everything is given back; the process may end.
     Exit,
 }
@@ -54,12 +66,14 @@ pub struct ZooKeeperOrder {
 pub enum ZooKeeperRequest {
     /// Forget the session of before and open a new one.
     OpenSession,
-    /// Read `id`, `epoch`, `master` (arming one watch on it) and who is present under our name;
-    /// make the persistent znodes first where they are missing.
+    /// Read `id`, `epoch`, `master`, `sync` (arming one watch on each of the last two) and who is
+    /// present under our name; make the persistent znodes first where they are missing, but `sync`.
     Look,
     /// One multi: `check(epoch, epoch_version) [delete(master, replace)] create(master)
-    /// setData(epoch, epoch, epoch_version)`.
-    Claim { epoch: Epoch, epoch_version: Option<i32>, replace: Option<Replace> },
+    /// setData(epoch, epoch, epoch_version)`, and `sync` set to this node alone.
+    Claim { epoch: Epoch, epoch_version: Option<i32>, replace: Option<Replace>, sync: SyncBound },
+    /// One multi: `check(epoch, epoch_version) setData(sync, members, sync_version)`.
+    WriteSync { epoch: Epoch, epoch_version: i32, sync_version: i32, members: Vec<Incarnation> },
     /// One multi: `check(epoch, epoch_version) setData(master)`.
     Heartbeat { epoch: Epoch, epoch_version: i32 },
     /// One multi: `check(epoch, epoch_version) delete(master, master_version) setData(epoch, clean)`;
@@ -69,6 +83,17 @@ pub enum ZooKeeperRequest {
     Register { epoch: Epoch, epoch_version: i32 },
     /// Delete what this process registered for epochs up to this one.
     Unregister { epoch: Epoch },
+}
+
+/// What a claim expects of the `sync` znode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncBound {
+    /// It is not there: it is created.
+    Missing,
+    /// It has this version.
+    Version(i32),
+    /// Whatever it is, only in a planted bug.
+    Unchecked,
 }
 
 /// A master znode to be replaced by a claim.

@@ -1,13 +1,16 @@
 //! Facts: what happened, in the past tense. The only way the world gets into [`super::Node`].
 
-use super::identity::{BootId, ClusterId, Epoch, Instance, NodeId, Statement};
+use super::identity::{BootId, ClusterId, Epoch, Incarnation, Instance, NodeId, Statement};
 use super::moment::Moment;
+use crate::tables::position::Position;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
     /// ZooKeeper or its driver said something.
     ZooKeeper(ZooKeeperFact),
+    /// The tables said something.
+    Tables(TablesFact),
     /// Our dial reached the peer and it welcomed us.
     LinkOpened { statement: Statement },
     /// Our dial did not get as far as a welcome.
@@ -38,8 +41,40 @@ pub enum Fact {
     DatasetFailed { name: String, reason: Option<String> },
     /// The operator wants the other node to be master.
     SwitchoverOrdered { order: u64 },
+    /// The operator wants this node to be master.
+    PromoteOrdered { order: u64, accept_data_loss: bool },
+    /// The operator says that the ZooKeeper data that this node sees now is the right one.
+    AdoptOrdered { order: u64 },
     /// The process was told to end.
     ShutdownOrdered,
+}
+
+/// What the thread that keeps the tables reports. What concerns one mastership bears its epoch, so
+/// that a word of an earlier one is recognised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TablesFact {
+    /// What was on disk at the start. Not `complete`: a snapshot of which only a part came.
+    Opened { position: Position, complete: bool, cluster: Option<ClusterId>, seen: Epoch },
+    /// How far the log goes now. Rate limited, but the newest one is always said in the end; once
+    /// after each [`super::effect::Effect::StandDown`] in any case.
+    Moved { position: Position, complete: bool },
+    /// All that was received is applied, and the epoch's first record is written.
+    Ready { epoch: Epoch },
+    /// The peer holds every acknowledged record; from now on none is acknowledged without it.
+    PeerCaughtUp { epoch: Epoch, peer: Incarnation },
+    /// The peer acknowledges no more; nothing is acknowledged until `AcknowledgeAlone` for this
+    /// loss. Losses are counted within an epoch, so that a permission for an earlier one is void.
+    PeerLost { epoch: Epoch, loss: u64 },
+    /// The log cannot be made durable any more.
+    Failed { what: String },
+    /// The disk is full, or no longer.
+    DiskFull { full: bool },
+    /// The two nodes' tables differ; none: they are the same again.
+    DigestMismatch { what: Option<String> },
+    /// The peer is so many records behind, or no longer behind.
+    Behind { records: Option<u64> },
+    /// This node had changes that the master does not have; they are kept aside.
+    Diverged { what: String },
 }
 
 /// What the ZooKeeper driver reports. Each carries the generation of the session it belongs to, so
@@ -71,12 +106,16 @@ pub enum ZooKeeperEvent {
     Looked { picture: Picture },
     /// The look had no definite answer, or the znodes hold what no hotpair node wrote.
     LookFailed { reason: String, foreign: bool },
+    /// The `sync` znode changed, came or went; the watch is used up.
+    SyncChanged,
     /// The answer to a claim.
     Claimed { sent_at: Moment, epoch: Epoch, answer: Answer },
     /// The answer to a heartbeat.
     HeartbeatAnswered { sent_at: Moment, epoch: Epoch, answer: Answer },
     /// The answer to giving an epoch back.
     Resigned { epoch: Epoch, answer: Answer },
+    /// The answer to writing `sync`.
+    SyncWritten { epoch: Epoch, answer: Answer },
     /// The answer to registering functions.
     RegisterAnswered { epoch: Epoch, entries: u32, answer: Answer },
 }
@@ -99,6 +138,8 @@ pub enum Refusal {
     Epoch,
     /// The master znode is not as expected: there, gone or changed.
     Master,
+    /// The sync znode is not as expected: there, gone or changed.
+    Sync,
 }
 
 /// ZooKeeper's number of a session.
@@ -114,6 +155,8 @@ pub struct Picture {
     pub epoch: EpochZnode,
     /// What the `master` znode says, if it is there.
     pub master: Option<MasterZnode>,
+    /// What the `sync` znode says, if it is there. Read after the epoch.
+    pub sync: Option<SyncZnode>,
     /// Another data directory that is present under our node's name.
     pub twin: Option<Instance>,
 }
@@ -128,6 +171,17 @@ pub struct EpochZnode {
     /// It was given back in order.
     pub clean: bool,
     /// The znode's version: what claims and heartbeats are bound to.
+    pub version: i32,
+}
+
+/// Who holds every acknowledged change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncZnode {
+    /// The mastership that wrote it.
+    pub epoch: Epoch,
+    /// Who: the master itself, and its peer while that acknowledges everything.
+    pub members: Vec<Incarnation>,
+    /// The znode's version; each write makes it one larger.
     pub version: i32,
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::identity::{ClusterId, Identity, Instance, NodeId, Statement};
 use super::moment::Moment;
+use crate::tables::position::Position;
 
 /// What keeps this node from racing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,20 @@ pub enum Guard {
     OtherRoot { peer: NodeId, ours: String, theirs: String },
     /// The peer belongs to another pair.
     OtherPair { peer: NodeId, ours: String, theirs: String },
+    /// The tables are still being read from disk.
+    TablesOpening,
+    /// Only a part of a snapshot came: what is here is no state that ever was.
+    HalfLoaded,
+    /// The log could not be made durable.
+    LogFailed { what: String },
+    /// The ZooKeeper data is not what this node's tables belong to.
+    UnknownCluster { ours: ClusterId, theirs: ClusterId },
+    /// Others hold every acknowledged change, and this node may not.
+    NotInSync { who: Vec<NodeId> },
+    /// Nobody is known to hold every acknowledged change, and the peer cannot be asked.
+    NotCompared { missing: String },
+    /// The peer's log goes further.
+    PeerHasMore { peer: NodeId, ours: Position, theirs: Position },
     /// Claims were refused several times in a row.
     ClaimsRefused { until: Moment },
     /// The peer gets its turn first.
@@ -62,8 +77,17 @@ impl Guard {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::ClaimsRefused { .. } | Self::HoldOff { .. } | Self::Confirming { .. } => true,
-            Self::NoCoordinator
+            Self::TablesOpening
+            | Self::ClaimsRefused { .. }
+            | Self::HoldOff { .. }
+            | Self::Confirming { .. } => true,
+            Self::HalfLoaded
+            | Self::LogFailed { .. }
+            | Self::UnknownCluster { .. }
+            | Self::NotInSync { .. }
+            | Self::NotCompared { .. }
+            | Self::PeerHasMore { .. }
+            | Self::NoCoordinator
             | Self::ForeignZnode { .. }
             | Self::Closing
             | Self::Shadow
@@ -84,6 +108,13 @@ impl Guard {
             | Self::Closing
             | Self::Shadow
             | Self::Twin { .. }
+            | Self::TablesOpening
+            | Self::HalfLoaded
+            | Self::LogFailed { .. }
+            | Self::UnknownCluster { .. }
+            | Self::NotInSync { .. }
+            | Self::NotCompared { .. }
+            | Self::PeerHasMore { .. }
             | Self::ClaimsRefused { .. }
             | Self::HoldOff { .. }
             | Self::Confirming { .. } => false,
@@ -120,6 +151,40 @@ impl fmt::Display for Guard {
             Self::OtherPair { peer, ours, theirs } => {
                 write!(f, "{peer} belongs to pair {theirs}, this node to {ours}")
             }
+            Self::TablesOpening => f.write_str("the tables are still being read from disk"),
+            Self::HalfLoaded => f.write_str(
+                "its tables are half of a snapshot that never came whole: let it follow the other \
+                 node, which has everything",
+            ),
+            Self::LogFailed { what } => write!(
+                f,
+                "its log could not be made durable ({what}): see to the disk, then start this node \
+                 again"
+            ),
+            Self::UnknownCluster { ours, theirs } => write!(
+                f,
+                "its tables belong to cluster {ours}, and ZooKeeper's data is that of {theirs}: if \
+                 the data in ZooKeeper was lost or moved on purpose, order `hotpair adopt`"
+            ),
+            Self::NotInSync { who } => {
+                let who: Vec<&str> = who.iter().map(NodeId::as_str).collect();
+                let who = who.join(" and ");
+                write!(
+                    f,
+                    "this node may lack acknowledged changes: by the sync record {who} has them \
+                     all; start {who}, or order `hotpair promote --accept-data-loss` here"
+                )
+            }
+            Self::NotCompared { missing } => write!(
+                f,
+                "which node has the newest changes is not known, and {missing}: start the peer, or \
+                 order `hotpair promote --accept-data-loss` here"
+            ),
+            Self::PeerHasMore { peer, ours, theirs } => write!(
+                f,
+                "{peer} has more (up to {theirs}, this node up to {ours}) and goes first; if it \
+                 cannot, order `hotpair promote --accept-data-loss` here"
+            ),
             Self::ClaimsRefused { .. } => {
                 f.write_str("claims were refused several times in a row; trying again shortly")
             }

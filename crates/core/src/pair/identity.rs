@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::tables::position::Position;
+
 /// The number of a mastership; the fencing token. 0 is "none yet".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(pub u64);
@@ -200,4 +202,8 @@ pub struct Statement {
     pub lease_ms: u64,
     /// How it stands with the coordinator.
     pub contact: Contact,
+    /// How far its log goes; none while that is not known.
+    pub position: Option<Position>,
+    /// Its tables are whole: no snapshot of which only a part came.
+    pub complete: bool,
 }

@@ -171,6 +171,7 @@ impl Node {
                 Standing::Elected { .. } | Standing::Silent => None,
             },
             guard: self.election.guard().cloned(),
+            in_sync: None,
             peer: PeerView {
                 reachable: self.detector.reachable(),
                 gone: self.detector.gone().is_some(),
@@ -230,6 +231,11 @@ impl Node {
                 self.clock.measured(offset_ms, round_trip_ms);
             }
             Fact::GateOpened { epoch } => self.handle_gate_opened(now, epoch, fx),
+            Fact::Tables(_) => {}
+            Fact::PromoteOrdered { order, .. } | Fact::AdoptOrdered { order } => {
+                let outcome = Err("not offered yet".to_owned());
+                fx.push(Effect::FinishOrder { order, outcome });
+            }
             Fact::Drained { epoch } => {
                 self.role.handle_drained(now, epoch, &mut self.wishes, fx);
             }
@@ -339,7 +345,7 @@ impl Node {
         if let Some(refusal) = self.switchover_refusal(now) {
             let text = format!("switchover {order} refused: {refusal}");
             fx.push(Effect::Record(Event::Ordered { text }));
-            fx.push(Effect::FinishSwitchover { order, outcome: Err(refusal) });
+            fx.push(Effect::FinishOrder { order, outcome: Err(refusal) });
             return;
         }
         let epoch = self.role.epoch().expect("a serving node has an epoch");
@@ -382,7 +388,7 @@ impl Node {
         let Some(s) = &self.switchover else { return };
         let said = self.detector.heard().map(|h| &h.statement);
         let outcome = if said.is_some_and(|s2| s2.serving && s2.epoch > s.epoch) {
-            Ok(())
+            Ok("the other node serves now".to_owned())
         } else if self.role.serving(now) && self.role.epoch().is_some_and(|e| e > s.epoch) {
             Err("the peer did not take over in its turn; this node serves again".to_owned())
         } else if now >= s.deadline {
@@ -391,11 +397,11 @@ impl Node {
             return;
         };
         let text = match &outcome {
-            Ok(()) => format!("switchover {} done", s.order),
+            Ok(_) => format!("switchover {} done", s.order),
             Err(why) => format!("switchover {} failed: {why}", s.order),
         };
         fx.push(Effect::Record(Event::Ordered { text }));
-        fx.push(Effect::FinishSwitchover { order: s.order, outcome });
+        fx.push(Effect::FinishOrder { order: s.order, outcome });
         self.switchover = None;
     }
 
@@ -532,6 +538,8 @@ fn say(
         left: election.left(),
         lease_ms: election.lease_ms_possible(now),
         contact: election.contact(),
+        position: None,
+        complete: true,
     }
 }
 

@@ -2,6 +2,15 @@
 
 use super::planted::Planted;
 
+/// What decides between the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CoordinatorKind {
+    /// An ensemble.
+    ZooKeeper,
+    /// Nobody: there is one node.
+    Standalone,
+}
+
 /// Times and switches of the role decision. All times in milliseconds.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -25,6 +34,14 @@ pub struct Settings {
     pub clock_skew_ms_max: u64,
     /// false: shadow mode; decides and records, never claims.
     pub act: bool,
+    /// `ack = "local"`: a promotion needs no membership of the `sync` record.
+    pub ack_local: bool,
+    /// There are tables to be prepared, and to be compared. false: only in tests without any.
+    pub tables: bool,
+    /// There is a peer.
+    pub peer: bool,
+    /// What decides between the nodes.
+    pub coordinator: CoordinatorKind,
     /// A known bug switched on, in tests of the simulator only.
     pub planted: Planted,
 }
@@ -42,6 +59,10 @@ impl Default for Settings {
             switches_per_hour: 6,
             clock_skew_ms_max: 1_000,
             act: true,
+            ack_local: false,
+            tables: true,
+            peer: true,
+            coordinator: CoordinatorKind::ZooKeeper,
             planted: Planted::NONE,
         }
     }

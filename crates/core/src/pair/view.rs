@@ -38,6 +38,9 @@ pub struct View {
     pub holder: Option<NodeId>,
     /// What keeps this node from racing.
     pub guard: Option<Guard>,
+    /// Master: the peer holds every acknowledged change, by the `sync` record. Standby: this node
+    /// does. None: not known, or there are no two nodes.
+    pub in_sync: Option<bool>,
     /// The other node.
     pub peer: PeerView,
     /// The longest time without a master that one failure should cost, in milliseconds.

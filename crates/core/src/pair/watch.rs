@@ -155,6 +155,10 @@ impl Watch {
             AlertName::ClockSkew => clock_skew(settings, view),
             AlertName::DatasetFailed => self.dataset_failed_condition(),
             AlertName::Flapping => self.flapping(settings, view),
+            AlertName::ReplicationBehind
+            | AlertName::DigestMismatch
+            | AlertName::Disk
+            | AlertName::Divergence => None,
         }
     }
 
@@ -229,7 +233,11 @@ fn onset_ms(name: AlertName) -> u64 {
         | AlertName::EnsembleMismatch
         | AlertName::TwinNode
         | AlertName::DatasetFailed
-        | AlertName::Flapping => 0,
+        | AlertName::Flapping
+        | AlertName::ReplicationBehind
+        | AlertName::DigestMismatch
+        | AlertName::Disk
+        | AlertName::Divergence => 0,
         AlertName::NoMaster | AlertName::CoordinatorLost => 1_000,
         AlertName::PeerUnreachable | AlertName::ClockSkew => 1_500,
     }

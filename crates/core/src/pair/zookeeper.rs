@@ -424,6 +424,8 @@ impl ZooKeeperElection {
                     seen.changed = true;
                 }
             }
+            ZooKeeperEvent::SyncChanged => self.look.wanted = true,
+            ZooKeeperEvent::SyncWritten { .. } => {}
             ZooKeeperEvent::Looked { picture } => self.handle_picture(now, picture),
             ZooKeeperEvent::LookFailed { reason, foreign } => {
                 self.look.under_way = false;
@@ -580,7 +582,8 @@ impl ZooKeeperElection {
             }
             Answer::Refused(Refusal::Epoch) => self.lose(Reason::Deposed),
             Answer::Refused(Refusal::Master) => self.lose(Reason::ZnodeGone),
-            Answer::Ambiguous => {}
+            // A heartbeat is not bound to it.
+            Answer::Refused(Refusal::Sync) | Answer::Ambiguous => {}
         }
     }
 

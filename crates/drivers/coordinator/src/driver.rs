@@ -27,7 +27,7 @@ use zookeeper_client::{Client, EventType, SessionInfo, SessionState};
 
 use crate::connection::{self, AtDrop, ConnectError, Connection, Plan, connection_timeout};
 use crate::layout::Layout;
-use crate::serving::{Context, Outcome, Tasks, without_answer};
+use crate::serving::{Context, Outcome, Tasks, Watched, without_answer};
 use crate::settings::{Clock, ZooKeeperSettings};
 use crate::short_session;
 
@@ -301,8 +301,11 @@ impl Worker {
                     Outcome::Event(event) | Outcome::Looked(event, _) => {
                         self.report(generation, event).await;
                     }
-                    Outcome::WatchFired { event: EventType::Session } | Outcome::Nothing => {}
-                    Outcome::WatchFired { event } => {
+                    Outcome::WatchFired { event: EventType::Session, .. } | Outcome::Nothing => {}
+                    Outcome::WatchFired { znode: Watched::Sync, .. } => {
+                        self.report(generation, ZooKeeperEvent::SyncChanged).await;
+                    }
+                    Outcome::WatchFired { znode: Watched::Master, event } => {
                         let gone = event == EventType::NodeDeleted;
                         self.report(generation, ZooKeeperEvent::MasterChanged { gone }).await;
                     }

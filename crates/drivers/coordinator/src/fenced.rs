@@ -1,16 +1,16 @@
-//! The writes that decide: claim, heartbeat, resignation. Each is one multi, all or nothing, whose
+//! The writes that decide: claim, heartbeat, resignation, the sync record. Each is one multi, all or nothing, whose
 //! operations are bound to versions last read, so that a late one is harmless.
 
 use hotpair_core::pair::Moment;
-use hotpair_core::pair::effect::Replace;
+use hotpair_core::pair::effect::{Replace, SyncBound};
 use hotpair_core::pair::fact::{Answer, Refusal, ZooKeeperEvent};
-use hotpair_core::pair::identity::Epoch;
+use hotpair_core::pair::identity::{Epoch, Incarnation};
 use zookeeper_client::{
     Acls, Client, CreateMode, CreateOptions, Error, MultiWriteResult, MultiWriter,
 };
 
 use crate::answer;
-use crate::json::{EpochJson, MasterJson, bytes_of};
+use crate::json::{EpochJson, MasterJson, SyncJson, bytes_of};
 use crate::serving::{Context, Outcome};
 
 /// Fields of the order of the same name.
@@ -18,6 +18,15 @@ pub(crate) struct Claim {
     pub(crate) epoch: Epoch,
     pub(crate) epoch_version: Option<i32>,
     pub(crate) replace: Option<Replace>,
+    pub(crate) sync: SyncBound,
+}
+
+/// Fields of the order of the same name.
+pub(crate) struct WriteSync {
+    pub(crate) epoch: Epoch,
+    pub(crate) epoch_version: i32,
+    pub(crate) sync_version: i32,
+    pub(crate) members: Vec<Incarnation>,
 }
 
 /// Fields of the order of the same name.
@@ -28,10 +37,12 @@ pub(crate) struct Resign {
 }
 
 pub(crate) async fn claim(context: &Context, client: &Client, claim: Claim) -> Outcome {
-    let Claim { epoch, epoch_version, replace } = claim;
+    let Claim { epoch, epoch_version, replace, sync } = claim;
     let node = &context.me.incarnation.node;
     let crumb = bytes_of(&EpochJson::new(epoch, node, false));
+    let alone = bytes_of(&SyncJson::new(epoch, std::slice::from_ref(&context.me.incarnation)));
     let (epoch_path, master_path) = (context.layout.epoch(), context.layout.master());
+    let sync_path = context.layout.sync();
     let mut multi = Multi::new(client);
     let built = (|| {
         if let Some(version) = epoch_version {
@@ -40,7 +51,17 @@ pub(crate) async fn claim(context: &Context, client: &Client, claim: Claim) -> O
         if let Some(replace) = replace {
             multi.delete(&master_path, replace.version, Refusal::Master)?;
         }
-        multi.create(&master_path, &master_of(context, epoch), Refusal::Master)?;
+        multi.create(&master_path, &master_of(context, epoch), &ephemeral(), Refusal::Master)?;
+        match sync {
+            SyncBound::Missing => {
+                multi.create(&sync_path, &alone, &persistent(), Refusal::Sync)?;
+            }
+            SyncBound::Version(version) => {
+                multi.set(&sync_path, &alone, Some(version), Refusal::Sync)?;
+            }
+            SyncBound::Unchecked => multi.set(&sync_path, &alone, None, Refusal::Sync)?,
+        }
+        // Last: the version of the last znode set is the answer's.
         multi.set(&epoch_path, &crumb, epoch_version, Refusal::Epoch)
     })();
     let (sent_at, answer) = multi.commit("claim", context, built, epoch_version).await;
@@ -83,6 +104,23 @@ pub(crate) async fn resign(context: &Context, client: &Client, resign: Resign) -
     Outcome::Event(ZooKeeperEvent::Resigned { epoch, answer })
 }
 
+pub(crate) async fn write_sync(context: &Context, client: &Client, write: WriteSync) -> Outcome {
+    let WriteSync { epoch, epoch_version, sync_version, members } = write;
+    let record = bytes_of(&SyncJson::new(epoch, &members));
+    let (epoch_path, sync_path) = (context.layout.epoch(), context.layout.sync());
+    let mut multi = Multi::new(client);
+    let built = (|| {
+        multi.check(&epoch_path, epoch_version, Refusal::Epoch)?;
+        multi.set(&sync_path, &record, Some(sync_version), Refusal::Sync)
+    })();
+    let (_, answer) = multi.commit("sync record", context, built, Some(epoch_version)).await;
+    let answer = match answer {
+        Answer::Done { .. } => Answer::Done { epoch_version },
+        other @ (Answer::Refused(_) | Answer::Ambiguous) => other,
+    };
+    Outcome::Event(ZooKeeperEvent::SyncWritten { epoch, answer })
+}
+
 fn master_of(context: &Context, epoch: Epoch) -> Vec<u8> {
     let timeout_ms = context.session_timeout_ms();
     bytes_of(&MasterJson::new(&context.me, epoch, timeout_ms, &context.settings.endpoints))
@@ -114,9 +152,15 @@ impl<'a> Multi<'a> {
         self.writer.add_delete(path, version)
     }
 
-    pub(crate) fn create(&mut self, path: &str, data: &[u8], or: Refusal) -> Result<(), Error> {
+    pub(crate) fn create(
+        &mut self,
+        path: &str,
+        data: &[u8],
+        options: &CreateOptions<'static>,
+        or: Refusal,
+    ) -> Result<(), Error> {
         self.bound_to.push(or);
-        self.writer.add_create(path, data, &ephemeral())
+        self.writer.add_create(path, data, options)
     }
 
     pub(crate) fn set(

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hotpair_core::pair::fact::{EpochZnode, MasterZnode, SessionId};
-use hotpair_core::pair::identity::{ClusterId, Epoch, Identity, Instance, NodeId};
+use hotpair_core::pair::fact::{EpochZnode, MasterZnode, SessionId, SyncZnode};
+use hotpair_core::pair::identity::{ClusterId, Epoch, Identity, Incarnation, Instance, NodeId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zookeeper_client::Stat;
@@ -129,6 +129,48 @@ impl MasterJson {
             version: stat.version,
             created: stat.czxid,
             owner: SessionId(stat.ephemeral_owner),
+        })
+    }
+}
+
+/// The `sync` znode.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SyncJson {
+    epoch: u64,
+    in_sync: Vec<MemberJson>,
+}
+
+/// One that holds every acknowledged change.
+#[derive(Debug, Serialize, Deserialize)]
+struct MemberJson {
+    id: String,
+    boot_id: String,
+    instance: String,
+}
+
+impl SyncJson {
+    pub(crate) fn new(epoch: Epoch, members: &[Incarnation]) -> Self {
+        let member = |member: &Incarnation| MemberJson {
+            id: member.node.to_string(),
+            boot_id: member.boot_id.to_string(),
+            instance: member.instance.to_string(),
+        };
+        Self { epoch: epoch.0, in_sync: members.iter().map(member).collect() }
+    }
+
+    pub(crate) fn read(path: &str, data: &[u8], stat: &Stat) -> Result<SyncZnode, Foreign> {
+        let json: Self = parse(path, data)?;
+        let member = |member: &MemberJson| {
+            Ok(Incarnation {
+                node: NodeId::new(&member.id),
+                instance: uuid(path, "instance", &member.instance)?,
+                boot_id: uuid(path, "boot_id", &member.boot_id)?,
+            })
+        };
+        Ok(SyncZnode {
+            epoch: Epoch(json.epoch),
+            members: json.in_sync.iter().map(member).collect::<Result<_, Foreign>>()?,
+            version: stat.version,
         })
     }
 }

@@ -37,6 +37,11 @@ impl Layout {
         self.below("master")
     }
 
+    /// Persistent: who holds every acknowledged change. Made by the first claim.
+    pub(crate) fn sync(&self) -> String {
+        self.below("sync")
+    }
+
     /// Persistent parent of the presence znodes.
     pub(crate) fn nodes(&self) -> String {
         self.below("nodes")

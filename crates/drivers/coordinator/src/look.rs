@@ -1,16 +1,17 @@
 //! One look at the pair's znodes, from which core decides.
 //!
 //! The reads are sent off together, in an order that matters: the epoch is read before the master
-//! znode, so that a picture with our claim's epoch and without our znode proves that it is gone. The
-//! watch is armed before the master znode is read, so that no change falls between.
+//! znode, so that a picture with our claim's epoch and without our znode proves that it is gone; and
+//! before the sync znode, so that a picture with our claim's epoch shows what was written with it, or
+//! later. Each watch is armed before its znode is read, so that no change falls between.
 
-use hotpair_core::pair::fact::{EpochZnode, MasterZnode, Picture, ZooKeeperEvent};
+use hotpair_core::pair::fact::{EpochZnode, MasterZnode, Picture, SyncZnode, ZooKeeperEvent};
 use hotpair_core::pair::identity::{ClusterId, Instance};
-use zookeeper_client::{Client, Error, OneshotWatcher};
+use zookeeper_client::{Client, Error};
 
 use crate::fenced::{ephemeral, persistent};
-use crate::json::{EpochJson, Foreign, IdJson, MasterJson, PresenceJson, bytes_of};
-use crate::serving::{Context, Outcome};
+use crate::json::{EpochJson, Foreign, IdJson, MasterJson, PresenceJson, SyncJson, bytes_of};
+use crate::serving::{Arm, Context, Outcome, Watches};
 
 /// Why there is no picture.
 #[derive(Debug, thiserror::Error)]
@@ -28,23 +29,23 @@ enum Trouble {
 /// A znode that somebody deletes while we look is made again so many times in one look.
 const TRIES_MAX: u32 = 3;
 
-pub(crate) async fn look(context: &Context, client: &Client, arm: bool) -> Outcome {
-    let mut watch = None;
-    let event = match picture(context, client, arm, &mut watch).await {
+pub(crate) async fn look(context: &Context, client: &Client, arm: Arm) -> Outcome {
+    let mut watches = Watches::default();
+    let event = match picture(context, client, arm, &mut watches).await {
         Ok(picture) => ZooKeeperEvent::Looked { picture },
         Err(trouble) => {
             let foreign = matches!(trouble, Trouble::Foreign(_));
             ZooKeeperEvent::LookFailed { reason: trouble.to_string(), foreign }
         }
     };
-    Outcome::Looked(event, watch)
+    Outcome::Looked(event, watches)
 }
 
 async fn picture(
     context: &Context,
     client: &Client,
-    arm: bool,
-    watch: &mut Option<OneshotWatcher>,
+    arm: Arm,
+    watches: &mut Watches,
 ) -> Result<Picture, Trouble> {
     for _ in 0..TRIES_MAX {
         if !Context::noted(&context.prepared) {
@@ -52,9 +53,9 @@ async fn picture(
             Context::note(&context.prepared, true);
         }
         let twin = announce(context, client).await?;
-        match read(context, client, arm && watch.is_none(), watch).await? {
-            Some((cluster, epoch, master)) => {
-                return Ok(Picture { cluster, epoch, master, twin });
+        match read(context, client, arm, watches).await? {
+            Some(Found { cluster, epoch, master, sync }) => {
+                return Ok(Picture { cluster, epoch, master, sync, twin });
             }
             None => Context::note(&context.prepared, false), // somebody deleted what we had made
         }
@@ -136,32 +137,51 @@ async fn announce(context: &Context, client: &Client) -> Result<Option<Instance>
     Err(Trouble::Restless { path })
 }
 
-/// The three znodes; `None` when a persistent one is missing.
+/// What the znodes said.
+struct Found {
+    cluster: ClusterId,
+    epoch: EpochZnode,
+    master: Option<MasterZnode>,
+    sync: Option<SyncZnode>,
+}
+
+/// The four znodes; `None` when `id` or `epoch` is missing.
 async fn read(
     context: &Context,
     client: &Client,
-    arm: bool,
-    watch: &mut Option<OneshotWatcher>,
-) -> Result<Option<(ClusterId, EpochZnode, Option<MasterZnode>)>, Trouble> {
+    arm: Arm,
+    watches: &mut Watches,
+) -> Result<Option<Found>, Trouble> {
     let layout = &context.layout;
     let (id_path, epoch_path, master_path) = (layout.id(), layout.epoch(), layout.master());
+    let sync_path = layout.sync();
     // Sent off by the call, not by the await.
     let epoch = client.get_data(&epoch_path);
     let id = client.get_data(&id_path);
     // One watch for presence, absence and change alike.
-    let armed = arm.then(|| client.check_and_watch_stat(&master_path));
+    let arm_master = arm.master && watches.master.is_none();
+    let arm_sync = arm.sync && watches.sync.is_none();
+    let master_armed = arm_master.then(|| client.check_and_watch_stat(&master_path));
     let master = client.get_data(&master_path);
+    let sync_armed = arm_sync.then(|| client.check_and_watch_stat(&sync_path));
+    let sync = client.get_data(&sync_path);
     // Whatever else fails, a watch that the server has armed is kept.
     let (epoch, id) = (epoch.await, id.await);
-    if let Some(armed) = armed {
+    if let Some(armed) = master_armed {
         let (_, watcher) = armed.await.map_err(|source| unread(&master_path, source))?;
-        *watch = Some(watcher);
+        watches.master = Some(watcher);
     }
-    let master = match master.await {
-        Ok((data, stat)) => Some((data, stat)),
-        Err(Error::NoNode) => None,
-        Err(source) => return Err(unread(&master_path, source)),
+    if let Some(armed) = sync_armed {
+        let (_, watcher) = armed.await.map_err(|source| unread(&sync_path, source))?;
+        watches.sync = Some(watcher);
+    }
+    let there = |path: &str, read| match read {
+        Ok((data, stat)) => Ok(Some((data, stat))),
+        Err(Error::NoNode) => Ok(None),
+        Err(source) => Err(unread(path, source)),
     };
+    let master: Option<(Vec<u8>, _)> = there(&master_path, master.await)?;
+    let sync: Option<(Vec<u8>, _)> = there(&sync_path, sync.await)?;
     let (epoch, id) = match (epoch, id) {
         (Ok(epoch), Ok(id)) => (epoch, id),
         (Err(Error::NoNode), _) | (_, Err(Error::NoNode)) => return Ok(None),
@@ -172,7 +192,8 @@ async fn read(
     let epoch = EpochJson::read(&epoch_path, &epoch.0, &epoch.1)?;
     let master =
         master.map(|(data, stat)| MasterJson::read(&master_path, &data, &stat)).transpose()?;
-    Ok(Some((cluster, epoch, master)))
+    let sync = sync.map(|(data, stat)| SyncJson::read(&sync_path, &data, &stat)).transpose()?;
+    Ok(Some(Found { cluster, epoch, master, sync }))
 }
 
 fn unread(path: &str, source: Error) -> Trouble {

@@ -62,14 +62,35 @@ impl Context {
     }
 }
 
+/// A znode that is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watched {
+    Master,
+    Sync,
+}
+
+/// Watches to be armed by a look.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arm {
+    pub(crate) master: bool,
+    pub(crate) sync: bool,
+}
+
+/// Watches that a look has armed.
+#[derive(Debug, Default)]
+pub(crate) struct Watches {
+    pub(crate) master: Option<OneshotWatcher>,
+    pub(crate) sync: Option<OneshotWatcher>,
+}
+
 /// What a task of the connection came to.
 pub(crate) enum Outcome {
     /// Something for core.
     Event(ZooKeeperEvent),
-    /// A look is over; it may have armed the watch.
-    Looked(ZooKeeperEvent, Option<OneshotWatcher>),
-    /// The armed watch fired.
-    WatchFired { event: EventType },
+    /// A look is over; it may have armed watches.
+    Looked(ZooKeeperEvent, Watches),
+    /// An armed watch fired.
+    WatchFired { znode: Watched, event: EventType },
     /// The connection's state is another one.
     StateChanged(SessionState),
     /// Nothing that core waits for.
@@ -82,8 +103,8 @@ pub(crate) struct Tasks {
     client: Client,
     set: JoinSet<Outcome>,
     pending: HashMap<Id, Pending>,
-    /// A watch on `master` is armed and has not fired.
-    watching: bool,
+    /// Watches that are not armed, or have fired.
+    unwatched: Arm,
 }
 
 struct Pending {
@@ -110,7 +131,13 @@ impl Tasks {
                 lost => lost,
             })
         });
-        Self { context, client, set, pending: HashMap::new(), watching: false }
+        Self {
+            context,
+            client,
+            set,
+            pending: HashMap::new(),
+            unwatched: Arm { master: true, sync: true },
+        }
     }
 
     pub(crate) fn has_room(&self) -> bool {
@@ -129,21 +156,26 @@ impl Tasks {
             | ZooKeeperRequest::Look
             | ZooKeeperRequest::Claim { .. }
             | ZooKeeperRequest::Heartbeat { .. }
+            | ZooKeeperRequest::WriteSync { .. }
             | ZooKeeperRequest::Resign { .. } => self.context.session_timeout,
         };
         let handle = match order.clone() {
             ZooKeeperRequest::OpenSession => return, // it comes by another way
             ZooKeeperRequest::Look => {
-                let arm = !self.watching;
+                let arm = self.unwatched;
                 self.set.spawn(async move { look::look(&context, &client, arm).await })
             }
-            ZooKeeperRequest::Claim { epoch, epoch_version, replace } => {
-                let claim = fenced::Claim { epoch, epoch_version, replace };
+            ZooKeeperRequest::Claim { epoch, epoch_version, replace, sync } => {
+                let claim = fenced::Claim { epoch, epoch_version, replace, sync };
                 self.set.spawn(async move { fenced::claim(&context, &client, claim).await })
             }
             ZooKeeperRequest::Heartbeat { epoch, epoch_version } => self.set.spawn(async move {
                 fenced::heartbeat(&context, &client, epoch, epoch_version).await
             }),
+            ZooKeeperRequest::WriteSync { epoch, epoch_version, sync_version, members } => {
+                let write = fenced::WriteSync { epoch, epoch_version, sync_version, members };
+                self.set.spawn(async move { fenced::write_sync(&context, &client, write).await })
+            }
             ZooKeeperRequest::Resign { epoch, epoch_version, master_version } => {
                 let resign = fenced::Resign { epoch, epoch_version, master_version };
                 self.set.spawn(async move { fenced::resign(&context, &client, resign).await })
@@ -191,18 +223,28 @@ impl Tasks {
     fn settle(&mut self, id: Id, mut outcome: Outcome) -> Outcome {
         self.pending.remove(&id);
         match &mut outcome {
-            Outcome::Looked(_, watch) => {
-                if let Some(watch) = watch.take() {
-                    self.watching = true;
+            Outcome::Looked(_, watches) => {
+                let Watches { master, sync } = std::mem::take(watches);
+                for (znode, watch) in [(Watched::Master, master), (Watched::Sync, sync)] {
+                    let Some(watch) = watch else { continue };
+                    *self.unwatched(znode) = false;
                     self.set.spawn(async move {
-                        Outcome::WatchFired { event: watch.changed().await.event_type }
+                        let event = watch.changed().await.event_type;
+                        Outcome::WatchFired { znode, event }
                     });
                 }
             }
-            Outcome::WatchFired { .. } => self.watching = false,
+            Outcome::WatchFired { znode, .. } => *self.unwatched(*znode) = true,
             Outcome::Event(_) | Outcome::StateChanged(_) | Outcome::Nothing => {}
         }
         outcome
+    }
+
+    fn unwatched(&mut self, znode: Watched) -> &mut bool {
+        match znode {
+            Watched::Master => &mut self.unwatched.master,
+            Watched::Sync => &mut self.unwatched.sync,
+        }
     }
 }
 
@@ -226,6 +268,9 @@ pub(crate) fn without_answer(
         }
         ZooKeeperRequest::Heartbeat { epoch, .. } => {
             Some(ZooKeeperEvent::HeartbeatAnswered { sent_at, epoch, answer })
+        }
+        ZooKeeperRequest::WriteSync { epoch, .. } => {
+            Some(ZooKeeperEvent::SyncWritten { epoch, answer })
         }
         ZooKeeperRequest::Resign { epoch, .. } => Some(ZooKeeperEvent::Resigned { epoch, answer }),
         ZooKeeperRequest::Register { epoch, .. } => {

@@ -7,7 +7,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use hotpair_coordinator::{Farewell, ReleaseError, ReleaseOutcome, ZooKeeperSettings, release};
-use hotpair_core::pair::effect::{Replace, ZooKeeperRequest};
+use hotpair_core::pair::effect::{Replace, SyncBound, ZooKeeperRequest};
 use hotpair_core::pair::fact::{Answer, Refusal, ZooKeeperEvent};
 use hotpair_core::pair::identity::{Epoch, Instance, NodeId};
 use support::{LONG, Node, Server, identity, settings};
@@ -103,6 +103,7 @@ async fn a_stale_claim_is_refused_and_says_what_is_in_the_way() {
         epoch: Epoch(next),
         epoch_version: None,
         replace: Some(Replace { version: None }),
+        sync: SyncBound::Unchecked,
     });
     let answer = b
         .until(|event| match event {
@@ -274,6 +275,7 @@ async fn orders_of_a_forgotten_session_are_not_carried_out() {
         epoch: Epoch(1),
         epoch_version: Some(picture.epoch.version),
         replace: None,
+        sync: SyncBound::Missing,
     });
     node.generation += 1;
     assert_eq!(node.look().await, picture);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use hotpair_core::pair::identity::{
     BootId, ClusterId, Contact, Epoch, Identity, Incarnation, Instance, NodeId, Role, Statement,
 };
+use hotpair_core::tables::position::Position;
 use serde::{Deserialize, Serialize};
 
 /// No name, path or version in a statement is longer.
@@ -84,6 +85,14 @@ pub(crate) struct StatementWord {
     left: u64,
     lease_ms: u64,
     contact: ContactWord,
+    position: Option<PositionWord>,
+    complete: bool,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct PositionWord {
+    epoch: u64,
+    number: u64,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -122,6 +131,10 @@ impl StatementWord {
             left: statement.left.0,
             lease_ms: statement.lease_ms,
             contact: ContactWord::of(statement.contact),
+            position: statement
+                .position
+                .map(|at| PositionWord { epoch: at.epoch.0, number: at.number }),
+            complete: statement.complete,
         }
     }
 
@@ -152,6 +165,10 @@ impl StatementWord {
             left: Epoch(self.left),
             lease_ms: self.lease_ms,
             contact: self.contact.into_contact(),
+            position: self
+                .position
+                .map(|at| Position { epoch: Epoch(at.epoch), number: at.number }),
+            complete: self.complete,
         })
     }
 }

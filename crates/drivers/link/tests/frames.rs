@@ -7,6 +7,7 @@ use fastrand::Rng;
 use hotpair_core::pair::identity::{
     BootId, ClusterId, Contact, Epoch, Identity, Incarnation, Instance, NodeId, Role, Statement,
 };
+use hotpair_core::tables::position::Position;
 use hotpair_link::{Frame, FrameError, RejectReason, Rejection, Times, decode, encode};
 
 fn text(rng: &mut Rng) -> String {
@@ -39,6 +40,8 @@ fn statement(rng: &mut Rng) -> Statement {
         left: Epoch(rng.u64(..)),
         lease_ms: rng.u64(..),
         contact: contacts[rng.usize(0..3)],
+        position: rng.bool().then(|| Position { epoch: Epoch(rng.u64(..)), number: rng.u64(..) }),
+        complete: rng.bool(),
     }
 }
 

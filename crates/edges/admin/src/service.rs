@@ -39,6 +39,22 @@ pub enum AdminCommand {
         /// it, is an answer too.
         answer: oneshot::Sender<Result<String, String>>,
     },
+    /// Become master.
+    Promote {
+        /// Who orders it.
+        by: SocketAddr,
+        /// Changes that were acknowledged may be lost by it.
+        accept_data_loss: bool,
+        /// As above.
+        answer: oneshot::Sender<Result<String, String>>,
+    },
+    /// Take the ZooKeeper data that is there now for the right one.
+    Adopt {
+        /// Who orders it.
+        by: SocketAddr,
+        /// As above.
+        answer: oneshot::Sender<Result<String, String>>,
+    },
 }
 
 /// What the node gives to its operators' HTTP.

@@ -91,8 +91,7 @@ impl Snapshot {
             coordinator: self.coordinator.clone(),
             contact: view.contact.to_string(),
             peer: peer_role(&view.peer),
-            // Comes with replication.
-            in_sync: None,
+            in_sync: view.in_sync,
             cluster: view.cluster.map(|cluster| cluster.to_string()),
         }
     }
@@ -230,10 +229,14 @@ pub(crate) fn severity(name: AlertName) -> &'static str {
         | AlertName::NoMaster
         | AlertName::EnsembleMismatch
         | AlertName::TwinNode
-        | AlertName::DatasetFailed => "critical",
+        | AlertName::DatasetFailed
+        | AlertName::DigestMismatch
+        | AlertName::Disk
+        | AlertName::Divergence => "critical",
         AlertName::PeerUnreachable
         | AlertName::CoordinatorLost
         | AlertName::ClockSkew
-        | AlertName::Flapping => "warning",
+        | AlertName::Flapping
+        | AlertName::ReplicationBehind => "warning",
     }
 }

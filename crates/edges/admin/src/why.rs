@@ -62,7 +62,14 @@ fn guard_sentence(view: &View, now: Moment) -> Option<String> {
         | Guard::Confirming { until, .. } => {
             format!(" (for at most another {})", length(until.ms_since(now)))
         }
-        Guard::NoCoordinator
+        Guard::TablesOpening
+        | Guard::HalfLoaded
+        | Guard::LogFailed { .. }
+        | Guard::UnknownCluster { .. }
+        | Guard::NotInSync { .. }
+        | Guard::NotCompared { .. }
+        | Guard::PeerHasMore { .. }
+        | Guard::NoCoordinator
         | Guard::ForeignZnode { .. }
         | Guard::Closing
         | Guard::Shadow

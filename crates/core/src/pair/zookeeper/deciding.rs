@@ -7,7 +7,7 @@ use super::{
     Claim, LEASE_MARGIN_MS, Mastership, Session, TURN_MS, Timing, Vacancy, ZooKeeperElection,
 };
 use crate::pair::detector::Detector;
-use crate::pair::effect::{Effect, Replace, ZooKeeperRequest};
+use crate::pair::effect::{Effect, Replace, SyncBound, ZooKeeperRequest};
 use crate::pair::fact::{MasterZnode, Picture};
 use crate::pair::guard::Guard;
 use crate::pair::identity::{Contact, Epoch, NodeId, Role};
@@ -258,7 +258,11 @@ impl ZooKeeperElection {
         });
         let epoch_version = (!planted.has(Bug::LateQueuedClaim)).then_some(picture.epoch.version);
         self.claim = Some(Claim { reason, sent_at: now, confirming_ms: now.ms_since(since) });
-        self.order(ZooKeeperRequest::Claim { epoch, epoch_version, replace }, fx);
+        let sync = match &picture.sync {
+            Some(sync) => SyncBound::Version(sync.version),
+            None => SyncBound::Missing,
+        };
+        self.order(ZooKeeperRequest::Claim { epoch, epoch_version, replace, sync }, fx);
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use hotpair_coordinator::{FunctionEntry, ZooKeeperDriver, ZooKeeperSettings};
 use hotpair_core::pair::Moment;
-use hotpair_core::pair::effect::{Replace, ZooKeeperOrder, ZooKeeperRequest};
+use hotpair_core::pair::effect::{Replace, SyncBound, ZooKeeperOrder, ZooKeeperRequest};
 use hotpair_core::pair::fact::{Answer, Fact, Picture, SessionId, ZooKeeperEvent};
 use hotpair_core::pair::identity::{BootId, Epoch, Identity, Incarnation, Instance, NodeId};
 use rustix::process::{Pid, Signal, kill_process};
@@ -224,13 +224,15 @@ pub struct Node {
     pub driver: ZooKeeperDriver,
     facts: mpsc::Receiver<Fact>,
     pub generation: u64,
+    /// As the last look found it.
+    pub sync: SyncBound,
 }
 
 impl Node {
     pub fn new(settings: ZooKeeperSettings, me: Arc<Identity>) -> Self {
         let (sender, facts) = mpsc::channel(256);
         let driver = ZooKeeperDriver::start(settings, me, sender, Arc::new(now));
-        Self { driver, facts, generation: 0 }
+        Self { driver, facts, generation: 0, sync: SyncBound::Missing }
     }
 
     /// A node with an open session.
@@ -294,12 +296,17 @@ impl Node {
 
     pub async fn look(&mut self) -> Picture {
         self.order(ZooKeeperRequest::Look);
-        self.until(|event| match event {
+        let looked = |event| match event {
             ZooKeeperEvent::Looked { picture } => Some(picture),
             ZooKeeperEvent::LookFailed { reason, .. } => panic!("{reason}"),
             _ => None,
-        })
-        .await
+        };
+        let picture = self.until(looked).await;
+        self.sync = match &picture.sync {
+            Some(sync) => SyncBound::Version(sync.version),
+            None => SyncBound::Missing,
+        };
+        picture
     }
 
     pub async fn look_fails(&mut self) -> (String, bool) {
@@ -317,6 +324,7 @@ impl Node {
             epoch: Epoch(epoch),
             epoch_version: Some(version),
             replace: replace.map(|version| Replace { version: Some(version) }),
+            sync: self.sync,
         });
         self.until(|event| match event {
             ZooKeeperEvent::Claimed { answer, epoch: of, .. } => {

@@ -44,6 +44,8 @@ pub(crate) fn snapshot() -> Snapshot {
         left: Epoch(6),
         lease_ms: 0,
         contact: Contact::Connected,
+        position: None,
+        complete: true,
     };
     let view = View {
         at: clock::now(),
@@ -61,6 +63,7 @@ pub(crate) fn snapshot() -> Snapshot {
         session_timeout_ms: Some(4000),
         holder: None,
         guard: None,
+        in_sync: None,
         peer: PeerView {
             reachable: true,
             gone: false,
@@ -440,7 +443,9 @@ async fn a_switchover_is_ordered_and_its_end_is_told() {
     let mut commands = std::mem::replace(&mut served.commands, mpsc::channel(1).1);
     let node = tokio::spawn(async move {
         for outcome in [Ok("b serves epoch 8".to_owned()), Err("b went away".to_owned())] {
-            let AdminCommand::Switchover { by, answer } = commands.recv().await.unwrap();
+            let AdminCommand::Switchover { by, answer } = commands.recv().await.unwrap() else {
+                panic!("a switchover was ordered");
+            };
             assert!(by.ip().is_loopback());
             answer.send(outcome).unwrap();
         }
