@@ -32,6 +32,7 @@ use super::snapshot::Piece;
 use super::store::Store;
 use super::writer::Batch;
 use crate::pair::Moment;
+use crate::pair::fact::TablesFact;
 use crate::pair::identity::{Epoch, Incarnation};
 
 use follower::Following;
@@ -92,7 +93,7 @@ pub enum TablesEffect {
     /// Tell whoever asked.
     Answer { ticket: u64, verdict: Verdict },
     /// Tell the pair.
-    Tell(News),
+    Tell(TablesFact),
 
     // --- as master
     /// Send the log after this record, and what is appended later, to this follower.
@@ -123,25 +124,6 @@ pub enum TablesEffect {
     InstallSnapshot,
     /// The log has reached the snapshot's end: the data can be used again.
     FinishLoading,
-}
-
-/// What the pair's deciding is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
-    /// As [`crate::pair::fact::TablesFact`] of the same name.
-    Ready { epoch: Epoch },
-    /// See there.
-    Moved { position: Position, complete: bool },
-    /// See there.
-    PeerCaughtUp { peer: Incarnation },
-    /// See there.
-    PeerLost,
-    /// See there.
-    Behind { records: Option<u64> },
-    /// See there.
-    DigestMismatch { what: Option<String> },
-    /// See there.
-    Diverged { what: String },
 }
 
 /// The machine. See the file's header.
@@ -211,6 +193,15 @@ impl Replication {
         self.complete
     }
 
+    /// The epoch that this node is master in.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        match &self.mode {
+            Mode::Master(leader) => Some(leader.epoch()),
+            Mode::Idle { .. } | Mode::Following(_) => None,
+        }
+    }
+
     /// As master: records that are written here and that the peer does not hold, if it follows.
     #[must_use]
     pub fn lag(&self) -> Option<u64> {
@@ -266,22 +257,23 @@ impl Replication {
             .collect();
         let answer = |(ticket, verdict)| TablesEffect::Answer { ticket, verdict };
         fx.extend(verdicts.into_iter().map(answer));
-        fx.push(TablesEffect::Tell(News::Behind { records: None }));
+        fx.push(TablesEffect::Tell(TablesFact::Behind { records: None }));
         self.tell_moved(now, true, fx);
     }
 
-    /// The sync record names only us in this epoch.
+    /// The sync record names only us in this epoch, since this loss of the peer.
     pub fn acknowledge_alone(
         &mut self,
         now: Moment,
         epoch: Epoch,
+        loss: u64,
         store: &mut Store,
         fx: &mut Vec<TablesEffect>,
     ) {
         if let Mode::Master(leader) = &mut self.mode
             && leader.epoch() == epoch
         {
-            leader.acknowledge_alone(now, store, fx);
+            leader.acknowledge_alone(now, loss, store, fx);
         }
     }
 
@@ -474,7 +466,7 @@ impl Replication {
         if due || at_once {
             self.moved_told = Some((now, position));
             let complete = self.complete && !self.mismatched;
-            fx.push(TablesEffect::Tell(News::Moved { position, complete }));
+            fx.push(TablesEffect::Tell(TablesFact::Moved { position, complete }));
         }
     }
 }

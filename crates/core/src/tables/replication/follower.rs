@@ -1,7 +1,8 @@
 //! The standby's side: taking in what the master sends, in order, and saying what is held.
 
-use super::{FromMaster, News, TablesEffect, Unfollowable};
+use super::{FromMaster, TablesEffect, Unfollowable};
 use crate::pair::Moment;
+use crate::pair::fact::TablesFact;
 use crate::pair::identity::Epoch;
 use crate::tables::position::{EpochStart, History};
 use crate::tables::record::{Body, Record};
@@ -134,7 +135,7 @@ impl Following {
         own.unapplied.clear();
         *own.complete = false;
         fx.push(TablesEffect::BeginLoading);
-        fx.push(TablesEffect::Tell(News::Moved {
+        fx.push(TablesEffect::Tell(TablesFact::Moved {
             position: own.history.position(),
             complete: false,
         }));
@@ -225,11 +226,11 @@ impl Following {
         self.phase = Phase::Streaming;
         *own.complete = true;
         if std::mem::take(own.mismatched) {
-            fx.push(TablesEffect::Tell(News::DigestMismatch { what: None }));
+            fx.push(TablesEffect::Tell(TablesFact::DigestMismatch { what: None }));
         }
         fx.push(TablesEffect::FinishLoading);
         let (position, complete) = (own.history.position(), true);
-        fx.push(TablesEffect::Tell(News::Moved { position, complete }));
+        fx.push(TablesEffect::Tell(TablesFact::Moved { position, complete }));
         fx.push(TablesEffect::Held { number: self.appended });
     }
 
@@ -272,7 +273,7 @@ impl Following {
             "after record {number} this node's tables are not the master's ({which}); they are \
              made anew from a snapshot"
         );
-        fx.push(TablesEffect::Tell(News::DigestMismatch { what: Some(what.clone()) }));
+        fx.push(TablesEffect::Tell(TablesFact::DigestMismatch { what: Some(what.clone()) }));
         Err(Unfollowable::Different(what))
     }
 }
@@ -288,5 +289,5 @@ fn set_aside(after: u64, head: u64, fx: &mut Vec<TablesEffect>) {
          beside the redo files",
         head - after
     );
-    fx.push(TablesEffect::Tell(News::Diverged { what }));
+    fx.push(TablesEffect::Tell(TablesFact::Diverged { what }));
 }

@@ -1,7 +1,8 @@
 //! The master's side: when a record is acknowledged, and what a follower needs.
 
-use super::{Follow, News, ReplicationSettings, TablesEffect};
+use super::{Follow, ReplicationSettings, TablesEffect};
 use crate::pair::Moment;
+use crate::pair::fact::TablesFact;
 use crate::pair::identity::{Epoch, Incarnation};
 use crate::tables::change::{Request, Verdict};
 use crate::tables::planted::TablesBug;
@@ -29,6 +30,8 @@ pub(super) struct Leader {
     written: u64,
     acknowledged: u64,
     peering: Peering,
+    /// How often the peer was lost in this mastership.
+    losses: u64,
     follower: Option<Follower>,
     /// What the peer held when it was last heard, for the operator.
     peer_held: u64,
@@ -77,6 +80,7 @@ impl Leader {
             written: head,
             acknowledged: head,
             peering: Peering::Alone,
+            losses: 0,
             follower: None,
             peer_held: 0,
             digests_at: now + DIGEST_EVERY_MS,
@@ -150,7 +154,7 @@ impl Leader {
         }
         if !self.ready {
             self.ready = true;
-            fx.push(TablesEffect::Tell(News::Ready { epoch: self.epoch() }));
+            fx.push(TablesEffect::Tell(TablesFact::Ready { epoch: self.epoch() }));
         }
         self.release(store, fx);
     }
@@ -245,8 +249,11 @@ impl Leader {
         {
             self.peering = Peering::Required { told: true };
             let peer = follower.who.clone();
-            fx.push(TablesEffect::Tell(News::PeerCaughtUp { peer }));
-            fx.push(TablesEffect::Tell(News::Behind { records: None }));
+            fx.push(TablesEffect::Tell(TablesFact::PeerCaughtUp {
+                epoch: self.writer.epoch(),
+                peer,
+            }));
+            fx.push(TablesEffect::Tell(TablesFact::Behind { records: None }));
             self.behind_told = false;
         }
         self.release(store, fx);
@@ -262,18 +269,22 @@ impl Leader {
     fn lose(&mut self, fx: &mut Vec<TablesEffect>) {
         if self.waits_for_peer() {
             self.peering = Peering::Lost;
-            fx.push(TablesEffect::Tell(News::PeerLost));
+            self.losses += 1;
+            let (epoch, loss) = (self.epoch(), self.losses);
+            fx.push(TablesEffect::Tell(TablesFact::PeerLost { epoch, loss }));
         }
     }
 
     pub(super) fn acknowledge_alone(
         &mut self,
         now: Moment,
+        loss: u64,
         store: &mut Store,
         fx: &mut Vec<TablesEffect>,
     ) {
-        // A peer that has come back meanwhile is waited for: that is never wrong.
-        if self.peering == Peering::Lost {
+        // A peer that has come back meanwhile is waited for: that is never wrong. After another loss
+        // it may have been written into the record again since.
+        if self.peering == Peering::Lost && loss == self.losses {
             self.peering = Peering::Alone;
             self.alone_since = now;
             self.release(store, fx);
@@ -301,7 +312,7 @@ impl Leader {
         {
             self.behind_told = true;
             let records = Some(self.written.saturating_sub(self.peer_held));
-            fx.push(TablesEffect::Tell(News::Behind { records }));
+            fx.push(TablesEffect::Tell(TablesFact::Behind { records }));
         }
         if now >= self.digests_at {
             self.digests_at = now + DIGEST_EVERY_MS;
