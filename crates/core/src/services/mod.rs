@@ -1,3 +1,5 @@
-//! What is offered: functions, their error numbers, datasets.
+//! What is offered: functions, their error numbers, datasets, sessions and their users.
 
 pub mod dataset;
+pub mod session;
+pub mod users;

@@ -1,9 +1,10 @@
-//! Where clients are served: the gate, the functions, HTTP.
+//! Where clients are served: the gate, the functions, sessions, HTTP.
 //!
 //! ```text
-//! POST /v1/call ─▶ service ─▶ gate.enter() ─▶ function ─▶ pass.confirm() ─▶ answer
-//!                                 │                            │
-//!                        no: 308000005                no more: 308000005
+//! POST /v1/call ─▶ service ─▶ gate.enter() ─▶ function ──────────────▶ pass.confirm() ─▶ answer
+//!                                 │              │      ▲                   │
+//!                        no: 308000005           ▼      │           no more: 308000005
+//!                                             tables: queue ─▶ the one thread that commits
 //! ```
 //!
 //! The [`gate`] is the right to act, asked anew before each outward effect. Whoever carries out the
@@ -11,13 +12,23 @@
 
 pub mod catalogue;
 pub mod datasets;
+pub mod function;
 pub mod gate;
+mod heard;
 mod json;
+mod lanes;
 pub mod meters;
+pub mod passwords;
 pub mod service;
+pub mod sessions;
+pub mod tables;
 
-pub use catalogue::{Builtin, Catalogue, CatalogueError, Function};
+pub use catalogue::{Builtin, Catalogue, CatalogueError, Does, Registered};
 pub use datasets::{Datasets, Found};
+pub use function::{Call, Caller, Function, FunctionError, panic_is_contained};
 pub use gate::{Gate, GateKeeper, GateLine, Pass, Refused, boot_time_ns};
 pub use meters::Meters;
-pub use service::{ClientService, ClientSettings, Whereabouts};
+pub use passwords::Passwords;
+pub use service::{ClientParts, ClientService, ClientSettings, Whereabouts};
+pub use sessions::{SessionSettings, Sessions, session_key};
+pub use tables::{NotCommitted, Submission, Tables, Unsubmitted};

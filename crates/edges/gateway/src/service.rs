@@ -19,11 +19,15 @@ use serde_json::{Value as Json, json};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use crate::catalogue::{Builtin, Catalogue, Function};
+use crate::catalogue::{Builtin, Catalogue, Does, Registered};
 use crate::datasets::{Datasets, Found};
 use crate::gate::{Gate, Pass, Refused};
 use crate::json::{key_from_json, row_to_json};
+use crate::lanes::Lanes;
 use crate::meters::Meters;
+use crate::passwords::Passwords;
+use crate::sessions::Sessions;
+use crate::tables::Tables;
 
 /// Where the pair's master is, as far as this node knows; published by the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +47,10 @@ pub struct ClientSettings {
     pub timeout_default: Duration,
     /// How long a function may take, whatever its caller says.
     pub timeout_max: Duration,
+    /// Functions of the library that run at a time, each on a thread; more wait for one.
+    pub library_max: usize,
+    /// A users file is configured: tables, datasets and functions of the library want a session.
+    pub users_configured: bool,
 }
 
 impl Default for ClientSettings {
@@ -51,8 +59,33 @@ impl Default for ClientSettings {
             calls_max: 4096,
             timeout_default: Duration::from_secs(30),
             timeout_max: Duration::from_mins(10),
+            library_max: 64,
+            users_configured: false,
         }
     }
+}
+
+/// What a service is made of.
+#[derive(Debug)]
+pub struct ClientParts {
+    /// Nothing is served that does not pass it.
+    pub gate: Gate,
+    /// What can be called.
+    pub catalogue: Arc<Catalogue>,
+    /// What functions look into.
+    pub datasets: Arc<dyn Datasets>,
+    /// Who serves when this node does not.
+    pub whereabouts: Arc<ArcSwap<Whereabouts>>,
+    /// Counts answers.
+    pub meters: Arc<Meters>,
+    /// What functions change.
+    pub tables: Tables,
+    /// Who is logged in.
+    pub sessions: Arc<Sessions>,
+    /// Checks passwords.
+    pub passwords: Passwords,
+    /// The bounds.
+    pub settings: ClientSettings,
 }
 
 /// Answers clients.
@@ -63,23 +96,43 @@ pub struct ClientService {
     datasets: Arc<dyn Datasets>,
     whereabouts: Arc<ArcSwap<Whereabouts>>,
     meters: Arc<Meters>,
+    tables: Tables,
+    sessions: Arc<Sessions>,
+    passwords: Passwords,
+    lanes: Arc<Lanes<()>>,
     running: Semaphore,
+    library: Arc<Semaphore>,
     settings: ClientSettings,
 }
 
 impl ClientService {
     /// A service behind this gate.
     #[must_use]
-    pub fn new(
-        gate: Gate,
-        catalogue: Arc<Catalogue>,
-        datasets: Arc<dyn Datasets>,
-        whereabouts: Arc<ArcSwap<Whereabouts>>,
-        meters: Arc<Meters>,
-        settings: ClientSettings,
-    ) -> Self {
-        let running = Semaphore::new(settings.calls_max);
-        Self { gate, catalogue, datasets, whereabouts, meters, running, settings }
+    pub fn new(parts: ClientParts) -> Self {
+        let ClientParts { gate, catalogue, datasets, whereabouts, meters, .. } = parts;
+        let ClientParts { tables, sessions, passwords, settings, .. } = parts;
+        Self {
+            gate,
+            catalogue,
+            datasets,
+            whereabouts,
+            meters,
+            tables,
+            sessions,
+            passwords,
+            lanes: Arc::new(Lanes::new()),
+            running: Semaphore::new(settings.calls_max),
+            library: Arc::new(Semaphore::new(settings.library_max)),
+            settings,
+        }
+    }
+
+    /// Ends sessions that are silent for too long, at the configured interval, for ever; to be run
+    /// beside the service. Those with calls under way stay.
+    pub fn keep_sweeping(&self) -> impl Future<Output = ()> + Send + use<> {
+        let lanes = Arc::clone(&self.lanes);
+        let in_use = Box::new(move |session| lanes.is_busy(session));
+        Arc::clone(&self.sessions).keep_sweeping(self.gate.clone(), in_use)
     }
 
     async fn answer(&self, request: &Request) -> Envelope {
@@ -140,12 +193,15 @@ impl ClientService {
         }
         let limit = body.timeout_ms.map_or(self.settings.timeout_default, Duration::from_millis);
         let limit = limit.min(self.settings.timeout_max);
-        timeout(limit, self.run(function.does, body.arguments))
+        let Does::Builtin(builtin) = function.does else {
+            return Err(Failure::Malformed(String::new()));
+        };
+        timeout(limit, self.run(builtin, body.arguments))
             .await
             .unwrap_or(Err(Failure::TimedOut { function: function.number, limit }))
     }
 
-    fn find_function(&self, body: &CallBody) -> Result<&Function, Failure> {
+    fn find_function(&self, body: &CallBody) -> Result<&Registered, Failure> {
         match (body.function, &body.gsv, &body.name) {
             (Some(number), None, None) => self
                 .catalogue
@@ -163,6 +219,12 @@ impl ClientService {
 
     async fn run(&self, function: Builtin, arguments: Json) -> Result<Json, Failure> {
         match function {
+            Builtin::TableGet
+            | Builtin::TablePut
+            | Builtin::TableDelete
+            | Builtin::TableCompareAndPut
+            | Builtin::TableScan
+            | Builtin::TableAdd => Err(Failure::Malformed(String::new())),
             Builtin::TestEcho => Ok(arguments),
             Builtin::TestSleep => {
                 let SleepArguments { ms } = read(arguments)?;

@@ -20,7 +20,8 @@ use hotpair_core::pair::fact::Fact;
 use hotpair_core::pair::identity::Epoch;
 use hotpair_ctl::Outcome;
 use hotpair_gateway::{
-    Catalogue, ClientService, ClientSettings, Gate, GateKeeper, Meters, Whereabouts,
+    Catalogue, ClientParts, ClientService, ClientSettings, Gate, GateKeeper, Meters, Passwords,
+    SessionSettings, Sessions, Tables, Whereabouts,
 };
 use hotpair_http::{Counters, Limits};
 use hotpair_link::LinkDriver;
@@ -199,14 +200,19 @@ impl Business {
             .build()?;
         let meters = Arc::new(Meters::default());
         let counters = Arc::new(Counters::default());
-        let service = ClientService::new(
+        let (tables, _no_writer) = Tables::new(Arc::default(), 1);
+        let sessions = Arc::new(Sessions::new(tables.clone(), SessionSettings::default()));
+        let service = ClientService::new(ClientParts {
             gate,
-            catalogue.clone(),
-            Arc::new(datasets.clone()),
+            catalogue: catalogue.clone(),
+            datasets: Arc::new(datasets.clone()),
             whereabouts,
-            meters.clone(),
-            ClientSettings::default(),
-        );
+            meters: meters.clone(),
+            tables,
+            sessions,
+            passwords: Passwords::start()?,
+            settings: ClientSettings::default(),
+        });
         let address = config.listen.client;
         let listener = runtime
             .block_on(async { hotpair_http::bind(address) })

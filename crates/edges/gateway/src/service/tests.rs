@@ -8,6 +8,7 @@ use hotpair_http::{Connection, Counters, Limits, bind, client, serve};
 
 use super::*;
 use crate::gate::{GateKeeper, boot_time_ns};
+use crate::sessions::SessionSettings;
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -99,14 +100,18 @@ fn closed(settings: ClientSettings) -> Served {
     let datasets = Arc::new(OneDataset(Mutex::new(Found::Ready(Arc::new(positions())))));
     let whereabouts = Arc::<ArcSwap<Whereabouts>>::default();
     let meters = Arc::<Meters>::default();
-    let service = ClientService::new(
-        keeper.gate(),
-        Arc::new(Catalogue::built_in()),
-        Arc::clone(&datasets) as Arc<dyn Datasets>,
-        Arc::clone(&whereabouts),
-        Arc::clone(&meters),
+    let (tables, _no_writer) = Tables::new(Arc::default(), 1);
+    let service = ClientService::new(ClientParts {
+        gate: keeper.gate(),
+        catalogue: Arc::new(Catalogue::built_in()),
+        datasets: Arc::clone(&datasets) as Arc<dyn Datasets>,
+        whereabouts: Arc::clone(&whereabouts),
+        meters: Arc::clone(&meters),
+        sessions: Arc::new(Sessions::new(tables.clone(), SessionSettings::default())),
+        tables,
+        passwords: Passwords::start().unwrap(),
         settings,
-    );
+    });
     let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(serve(listener, Limits::client(), Arc::new(service), Arc::<Counters>::default()));
@@ -174,7 +179,7 @@ async fn what_is_registered_is_listed() {
     assert_eq!(listed, called);
     let functions: Functions = serde_json::from_value(listed.data).unwrap();
     let numbers: Vec<u32> = functions.functions.iter().map(|entry| entry.number).collect();
-    assert_eq!(numbers, [1101, 1102, 1103, 1201, 1901, 1902]);
+    assert_eq!(numbers, [1001, 1002, 1003, 1004, 1005, 1006, 1101, 1102, 1103, 1201, 1901, 1902]);
 }
 
 #[tokio::test]
