@@ -10,6 +10,7 @@
 //! does not rest on what the product believes.
 
 pub mod checker;
+pub mod dice;
 pub mod http;
 pub mod load;
 pub mod need;
@@ -18,6 +19,9 @@ pub mod node;
 pub mod place;
 pub mod port;
 pub mod process;
+pub mod request_log;
 pub mod scratch;
+pub mod session;
+pub mod table_load;
 pub mod wait;
 pub mod zookeeper;

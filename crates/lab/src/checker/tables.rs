@@ -242,7 +242,7 @@ pub(super) fn check_tables(requests: &Requests, report: &mut Report) {
             tables.looks += 1;
         }
         if let Some(name) = operation.row() {
-            rows.entry(name).or_default().insert(group.request);
+            rows.entry(name).or_default().insert(&group.request);
         }
     }
     check_sessions(&groups, &mut findings);
@@ -254,8 +254,8 @@ pub(super) fn check_tables(requests: &Requests, report: &mut Report) {
 
 /// One request with its copies.
 struct Group<'a> {
-    /// The one whose answer counts: of all copies the first that is known to be done, else the request itself.
-    request: &'a Request,
+    /// As one that was sent when the first of them was sent, and ended as the first that was told.
+    request: Request,
     answered: Vec<&'a Request>,
 }
 
@@ -266,13 +266,15 @@ fn by_request(requests: &Requests) -> Vec<Group<'_>> {
         let answered: Vec<&Request> = done.then_some(request).into_iter().collect();
         match groups.last_mut() {
             // Copies follow their request in the order of the keys.
-            Some(group) if request.copy > 0 && same_request(group.request, request) => {
+            Some(group) if request.copy > 0 && same_request(&group.request, request) => {
+                let at_ns = group.request.at_ns.min(request.at_ns);
                 if group.answered.is_empty() && done {
-                    group.request = request;
+                    group.request = request.clone();
                 }
+                group.request.at_ns = at_ns;
                 group.answered.extend(answered);
             }
-            Some(_) | None => groups.push(Group { request, answered }),
+            Some(_) | None => groups.push(Group { request: request.clone(), answered }),
         }
     }
     groups
@@ -296,7 +298,7 @@ fn check_copies(group: &Group, findings: &mut Findings) {
 fn check_sessions(groups: &[Group], findings: &mut Findings) {
     let mut logged_in: BTreeSet<&str> = BTreeSet::new();
     for group in groups {
-        let request = group.request;
+        let request = &group.request;
         let client = request.client.as_str();
         let done = request.outcome == Some(Outcome::Ok);
         if request.operation == Some(Operation::Login) && done && !logged_in.insert(client) {
@@ -307,7 +309,8 @@ fn check_sessions(groups: &[Group], findings: &mut Findings) {
             continue;
         }
         match request.error_no {
-            Some(SESSION_UNKNOWN) if logged_in.contains(client) => {
+            // Whoever asks for more than a login has had one.
+            Some(SESSION_UNKNOWN) if request.operation != Some(Operation::Login) => {
                 let sentence = format!("the session of {client} is unknown, and it never ended");
                 findings.broken(Kind::Sessions, &sentence, &[request]);
             }
