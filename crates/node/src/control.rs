@@ -19,10 +19,11 @@ use std::time::Duration;
 use hotpair_admin::AdminCommand;
 use hotpair_coordinator::{ZooKeeperDriver, ZooKeeperSettings};
 use hotpair_core::pair::effect::Effect;
-use hotpair_core::pair::fact::Fact;
+use hotpair_core::pair::fact::{Fact, TablesFact};
 use hotpair_core::pair::identity::{Epoch, Identity};
 use hotpair_core::pair::{Moment, Node, Settings};
-use hotpair_gateway::GateKeeper;
+use hotpair_gateway::{GateKeeper, Sessions};
+use hotpair_link::redo::RedoEvent;
 use hotpair_link::{LinkDriver, LinkSettings};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -32,6 +33,7 @@ use crate::datasets::Datasets;
 use crate::ledger::Ledger;
 use crate::orders::Orders;
 use crate::supervisor::Supervisor;
+use crate::tables::Order;
 
 /// Facts that may wait for the control thread; their senders wait when it is full.
 pub(crate) const FACTS_MAX: usize = 1_024;
@@ -49,6 +51,10 @@ pub(crate) struct Control {
     pub(crate) peer_listener: TcpListener,
     pub(crate) gate: GateKeeper,
     pub(crate) datasets: Datasets,
+    /// The tables' thread, and its door for redo streams.
+    pub(crate) tables: mpsc::Sender<Order>,
+    pub(crate) streams: mpsc::Sender<RedoEvent>,
+    pub(crate) sessions: Arc<Sessions>,
     pub(crate) facts: (mpsc::Sender<Fact>, mpsc::Receiver<Fact>),
     pub(crate) orders: mpsc::Receiver<AdminCommand>,
     pub(crate) ledger: Ledger,
@@ -78,12 +84,15 @@ impl Control {
             },
             self.peer_listener,
             sender.clone(),
+            self.streams,
         )?;
         let mut hands = Hands {
             zookeeper,
             link,
             gate: self.gate,
             datasets: self.datasets,
+            tables: self.tables,
+            sessions: self.sessions,
             ledger: self.ledger,
             orders: Orders::default(),
             facts: sender,
@@ -142,6 +151,8 @@ struct Hands {
     link: LinkDriver,
     gate: GateKeeper,
     datasets: Datasets,
+    tables: mpsc::Sender<Order>,
+    sessions: Arc<Sessions>,
     ledger: Ledger,
     orders: Orders,
     facts: mpsc::Sender<Fact>,
@@ -173,6 +184,7 @@ impl Hands {
                 self.link.answer_peer(connection, number, statement);
             }
             Effect::OpenGate { epoch, until } => {
+                self.sessions.serving_since(epoch, boot_clock::now());
                 self.gate.open(epoch, until);
                 self.own.push_back(Fact::GateOpened { epoch });
             }
@@ -183,14 +195,25 @@ impl Hands {
             Effect::DropDatasets => self.datasets.demoted(),
             Effect::Alert(alert) => self.ledger.alert(&alert),
             Effect::Record(event) => self.ledger.record(&event),
-            // Carried out by the tables' thread, once there is one.
-            Effect::PrepareTables { .. }
-            | Effect::StandDown
-            | Effect::AcknowledgeAlone { .. }
-            | Effect::Follow { .. }
-            | Effect::Remember { .. } => {}
+            Effect::PrepareTables { epoch } => self.order_tables(Order::Prepare { epoch }),
+            Effect::StandDown => self.order_tables(Order::StandDown),
+            Effect::AcknowledgeAlone { epoch, loss } => {
+                self.order_tables(Order::AcknowledgeAlone { epoch, loss });
+            }
+            Effect::Follow { master } => self.order_tables(Order::Follow { master }),
+            Effect::Remember { epoch, cluster } => {
+                self.order_tables(Order::Remember { epoch, cluster });
+            }
             Effect::FinishOrder { order, outcome } => self.orders.finish(order, outcome),
             Effect::Exit => self.exit = true,
+        }
+    }
+
+    /// Never waits. Tables that take no orders any more are of no use to a master.
+    fn order_tables(&mut self, order: Order) {
+        if let Err(error) = self.tables.try_send(order) {
+            let what = format!("the tables' thread takes no orders: {error}");
+            self.own.push_back(Fact::Tables(TablesFact::Failed { what }));
         }
     }
 

@@ -1,6 +1,7 @@
 //! The one binary. `main` is a table of contents; each command has its file in [`commands`].
 
 mod boot_clock;
+mod business;
 mod commands;
 mod config;
 mod control;
@@ -10,9 +11,11 @@ mod gate_log;
 mod journal;
 mod ledger;
 mod logging;
+mod operators;
 mod orders;
 mod settings;
 mod supervisor;
+mod tables;
 mod writer;
 
 use std::path::PathBuf;

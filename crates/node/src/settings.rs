@@ -8,10 +8,14 @@ use hotpair_coordinator::{FunctionEntry, ZooKeeperSettings};
 use hotpair_core::pair::Settings;
 use hotpair_core::pair::identity::{Identity, Incarnation, NodeId};
 use hotpair_core::services::dataset::{ColumnKind, LoadMode};
+use hotpair_core::tables::replication::ReplicationSettings;
+use hotpair_gateway::{ClientSettings, SessionSettings};
+use hotpair_journal::Durability;
 use hotpair_store::{DatasetSpec, Source, Unpivot};
 
 use crate::config::{DatasetConfig, NodeConfig};
 use crate::data_directory::{self, DataDirectory};
+use crate::tables::TablesSettings;
 
 /// The role decision's settings.
 pub(crate) fn pair_settings(config: &NodeConfig) -> Settings {
@@ -64,6 +68,28 @@ pub(crate) fn zookeeper_settings(
         ]),
         functions,
     }
+}
+
+/// How tables are kept.
+pub(crate) fn tables(config: &NodeConfig, clean: bool) -> TablesSettings {
+    TablesSettings {
+        directory: config.tables.directory.clone(),
+        durability: Durability::File,
+        replication: ReplicationSettings::default(),
+        clean,
+        peer: Some(config.peer.address.clone()),
+        at_promotion: Box::new(|_| Vec::new()),
+    }
+}
+
+/// How long sessions live.
+pub(crate) fn sessions(_config: &NodeConfig) -> SessionSettings {
+    SessionSettings::default()
+}
+
+/// The bounds of the clients' HTTP.
+pub(crate) fn clients(_config: &NodeConfig) -> ClientSettings {
+    ClientSettings::default()
 }
 
 /// What to load, and when. Every dataset that cannot be meant is named.

@@ -10,35 +10,27 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
-use hotpair_admin::{
-    AdminCommand, AdminService, AdminState, Health, Live, Snapshot, Tokens, Webhook,
-    WebhookSettings,
-};
+use hotpair_admin::{Health, Snapshot};
 use hotpair_coordinator::FunctionEntry;
 use hotpair_core::pair::Node;
 use hotpair_core::pair::fact::Fact;
-use hotpair_core::pair::identity::Epoch;
 use hotpair_ctl::Outcome;
-use hotpair_gateway::{
-    Catalogue, ClientParts, ClientService, ClientSettings, Gate, GateKeeper, Meters, Passwords,
-    SessionSettings, Sessions, Tables, Whereabouts,
-};
-use hotpair_http::{Counters, Limits};
+use hotpair_gateway::{Catalogue, GateKeeper, Sessions, Whereabouts};
 use hotpair_link::LinkDriver;
-use hotpair_protocol::{Addresses, RequestTotals};
+use hotpair_protocol::Addresses;
 use tokio::sync::{mpsc, watch};
 
-use crate::boot_clock;
+use crate::business::{Business, BusinessParts};
 use crate::config::NodeConfig;
 use crate::control::{Control, FACTS_MAX};
 use crate::data_directory::DataDirectory;
 use crate::datasets::Datasets;
-use crate::gate_log;
 use crate::journal::Journal;
 use crate::ledger::{Ledger, LedgerParts};
-use crate::settings;
+use crate::operators::{self, Shown};
 use crate::supervisor::Supervisor;
-use crate::writer;
+use crate::tables::TablesThread;
+use crate::{boot_clock, gate_log, settings, writer};
 
 /// What a node is told on the command line.
 #[derive(Debug, clap::Args)]
@@ -57,9 +49,6 @@ pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
     raise_file_limit();
     let datasets = settings::datasets(&config)
         .map_err(|problems| super::config_error(&arguments.config, problems))?;
-    if arguments.clean {
-        tracing::info!("--clean: this version keeps no tables, so there is nothing to empty");
-    }
     let directory = DataDirectory::open(&config.tables.directory)?;
     let (journal, journal_writer) = Journal::open(directory.file("journal.jsonl"))?;
     let (gate_lines, gate_writer) = gate_log::start(&directory.file("gates.jsonl"), &config.node)?;
@@ -82,14 +71,24 @@ pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
         datasets: datasets.clone(),
     });
     let peer_listener = bind_peer(&config)?;
-    let business = Business::start(&config, keeper.gate(), &catalogue, &datasets, whereabouts)?;
-    let (commands, orders) = mpsc::channel(16);
-    let watched = watch_admin(
+    let tables =
+        TablesThread::start(settings::tables(&config, arguments.clean), &me, facts.0.clone())?;
+    let sessions = Arc::new(Sessions::new(tables.tables.clone(), settings::sessions(&config)));
+    let business = Business::start(
         &config,
-        Shown { snapshots, health, commands },
-        keeper.gate(),
-        business.meters.clone(),
+        BusinessParts {
+            gate: keeper.gate(),
+            catalogue: catalogue.clone(),
+            datasets: datasets.clone(),
+            whereabouts,
+            tables: tables.tables.clone(),
+            sessions: sessions.clone(),
+            settings: settings::clients(&config),
+        },
     )?;
+    let (commands, orders) = mpsc::channel(16);
+    let shown = Shown { snapshots, health, commands };
+    let watched = operators::start(&config, shown, keeper.gate(), business.meters.clone())?;
     end_on_signals(facts.0.clone())?;
     let functions = registry_entries(&catalogue);
     let control = Control {
@@ -100,6 +99,9 @@ pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
         peer_listener,
         gate: keeper,
         datasets,
+        tables: tables.orders,
+        streams: tables.streams,
+        sessions,
         facts,
         orders,
         ledger,
@@ -115,7 +117,7 @@ pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
     );
     let thread = std::thread::Builder::new().name("control".to_owned());
     let ended = thread.spawn(move || control.run())?.join();
-    writer::wait_for(&[journal_writer, gate_writer]);
+    writer::wait_for(&[tables.writer, journal_writer, gate_writer]);
     tracing::info!("node ends");
     ended.map_err(|_| anyhow::anyhow!("the control thread panicked"))??;
     drop(directory);
@@ -178,123 +180,6 @@ fn registry_entries(catalogue: &Catalogue) -> Vec<FunctionEntry> {
         }
     }
     entries
-}
-
-/// The clients' side: its own threads, which business may block as it likes.
-struct Business {
-    meters: Arc<Meters>,
-    counters: Arc<Counters>,
-}
-
-impl Business {
-    fn start(
-        config: &NodeConfig,
-        gate: Gate,
-        catalogue: &Arc<Catalogue>,
-        datasets: &Datasets,
-        whereabouts: Arc<ArcSwap<Whereabouts>>,
-    ) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .thread_name("business")
-            .enable_all()
-            .build()?;
-        let meters = Arc::new(Meters::default());
-        let counters = Arc::new(Counters::default());
-        let (tables, _no_writer) = Tables::new(Arc::default(), 1);
-        let sessions = Arc::new(Sessions::new(tables.clone(), SessionSettings::default()));
-        let service = ClientService::new(ClientParts {
-            gate,
-            catalogue: catalogue.clone(),
-            datasets: Arc::new(datasets.clone()),
-            whereabouts,
-            meters: meters.clone(),
-            tables,
-            sessions,
-            passwords: Passwords::start()?,
-            settings: ClientSettings::default(),
-        });
-        let address = config.listen.client;
-        let listener = runtime
-            .block_on(async { hotpair_http::bind(address) })
-            .with_context(|| format!("listen.client = \"{address}\" cannot be bound"))?;
-        let turns = counters.clone();
-        runtime.spawn(hotpair_http::serve(listener, Limits::client(), Arc::new(service), turns));
-        // Lives as long as the process: what it serves is cut by the gate, not by its end.
-        std::mem::forget(runtime);
-        Ok(Self { meters, counters })
-    }
-}
-
-/// What the admin side is given.
-struct Shown {
-    snapshots: watch::Receiver<Arc<Snapshot>>,
-    health: Arc<Health>,
-    commands: mpsc::Sender<AdminCommand>,
-}
-
-/// What is asked at the moment of answering.
-#[derive(Debug)]
-struct AtThisMoment {
-    gate: Gate,
-    meters: Arc<Meters>,
-}
-
-impl Live for AtThisMoment {
-    fn serving_epoch(&self) -> Option<Epoch> {
-        self.gate.serving_epoch()
-    }
-
-    fn requests(&self) -> RequestTotals {
-        self.meters.totals()
-    }
-}
-
-/// The operators' side, on a thread of its own; the counters of its acceptor.
-fn watch_admin(
-    config: &NodeConfig,
-    shown: Shown,
-    gate: Gate,
-    meters: Arc<Meters>,
-) -> Result<Arc<Counters>> {
-    let read = |file: &Option<PathBuf>| -> Result<Option<String>> {
-        let Some(file) = file else { return Ok(None) };
-        let text = std::fs::read_to_string(file)
-            .with_context(|| format!("{} cannot be read", file.display()))?;
-        Ok(Some(text))
-    };
-    let tokens = Tokens::new(
-        read(&config.admin.token_file)?.as_deref(),
-        read(&config.admin.read_token_file)?.as_deref(),
-    );
-    let state = AdminState {
-        snapshot: shown.snapshots.clone(),
-        health: shown.health,
-        live: Arc::new(AtThisMoment { gate, meters }),
-        tokens,
-        commands: shown.commands,
-    };
-    let webhook = config
-        .alerts
-        .webhook
-        .as_ref()
-        .map(|url| Webhook::new(WebhookSettings::new(url), shown.snapshots));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let address = config.listen.admin;
-    let listener = runtime
-        .block_on(async { hotpair_http::bind(address) })
-        .with_context(|| format!("listen.admin = \"{address}\" cannot be bound"))?;
-    let counters = Arc::new(Counters::default());
-    let turns = counters.clone();
-    std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            if let Some(webhook) = webhook {
-                tokio::spawn(webhook.run());
-            }
-            let service = Arc::new(AdminService::new(state));
-            hotpair_http::serve(listener, Limits::admin(), service, turns).await;
-        });
-    })?;
-    Ok(counters)
 }
 
 /// SIGTERM and SIGINT end the node in order.

@@ -1,0 +1,89 @@
+//! The operators' side: the admin HTTP and the webhook, on a thread of their own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use hotpair_admin::{
+    AdminCommand, AdminService, AdminState, Health, Live, Snapshot, Tokens, Webhook,
+    WebhookSettings,
+};
+use hotpair_core::pair::identity::Epoch;
+use hotpair_gateway::{Gate, Meters};
+use hotpair_http::{Counters, Limits};
+use hotpair_protocol::RequestTotals;
+use tokio::sync::{mpsc, watch};
+
+use crate::config::NodeConfig;
+
+/// What the operators' side is given.
+pub(crate) struct Shown {
+    pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) commands: mpsc::Sender<AdminCommand>,
+}
+
+/// What is asked at the moment of answering.
+#[derive(Debug)]
+struct AtThisMoment {
+    gate: Gate,
+    meters: Arc<Meters>,
+}
+
+impl Live for AtThisMoment {
+    fn serving_epoch(&self) -> Option<Epoch> {
+        self.gate.serving_epoch()
+    }
+
+    fn requests(&self) -> RequestTotals {
+        self.meters.totals()
+    }
+}
+
+/// Starts it; the counters of its acceptor.
+pub(crate) fn start(
+    config: &NodeConfig,
+    shown: Shown,
+    gate: Gate,
+    meters: Arc<Meters>,
+) -> Result<Arc<Counters>> {
+    let read = |file: &Option<PathBuf>| -> Result<Option<String>> {
+        let Some(file) = file else { return Ok(None) };
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("{} cannot be read", file.display()))?;
+        Ok(Some(text))
+    };
+    let tokens = Tokens::new(
+        read(&config.admin.token_file)?.as_deref(),
+        read(&config.admin.read_token_file)?.as_deref(),
+    );
+    let state = AdminState {
+        snapshot: shown.snapshots.clone(),
+        health: shown.health,
+        live: Arc::new(AtThisMoment { gate, meters }),
+        tokens,
+        commands: shown.commands,
+    };
+    let webhook = config
+        .alerts
+        .webhook
+        .as_ref()
+        .map(|url| Webhook::new(WebhookSettings::new(url), shown.snapshots));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let address = config.listen.admin;
+    let listener = runtime
+        .block_on(async { hotpair_http::bind(address) })
+        .with_context(|| format!("listen.admin = \"{address}\" cannot be bound"))?;
+    let counters = Arc::new(Counters::default());
+    let turns = counters.clone();
+    std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            if let Some(webhook) = webhook {
+                tokio::spawn(webhook.run());
+            }
+            let service = Arc::new(AdminService::new(state));
+            hotpair_http::serve(listener, Limits::admin(), service, turns).await;
+        });
+    })?;
+    Ok(counters)
+}
