@@ -4,6 +4,7 @@
 //! versions, so that two reports can be told apart; progress goes to standard error.
 
 pub(crate) mod dataset;
+mod engine;
 mod failover;
 mod stream;
 
@@ -33,6 +34,15 @@ pub(crate) struct BenchArguments {
     /// Rows of the generated positions file.
     #[arg(long, default_value_t = 5_000_000)]
     rows: u64,
+    /// Commits of the tables' engine without HTTP.
+    #[arg(long, default_value_t = 5_000_000)]
+    commits: u64,
+    /// Requests that the engine's caller keeps under way.
+    #[arg(long, default_value_t = 1_024)]
+    outstanding: usize,
+    /// Megabytes of redo for catching up and for recovery.
+    #[arg(long, default_value_t = 1_000)]
+    redo_megabytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -49,10 +59,25 @@ enum Part {
     Dataset,
     /// Storms a second in the simulator.
     Simulator,
+    /// Commits of the tables to a peer, without HTTP.
+    Engine,
+    /// A late peer, and what it costs a master under load.
+    Catchup,
+    /// From a redo log back to the tables.
+    Recovery,
 }
 
-const ALL: [Part; 6] =
-    [Part::Kill, Part::Freeze, Part::Switch, Part::Idle, Part::Dataset, Part::Simulator];
+const ALL: [Part; 9] = [
+    Part::Kill,
+    Part::Freeze,
+    Part::Switch,
+    Part::Idle,
+    Part::Dataset,
+    Part::Simulator,
+    Part::Engine,
+    Part::Catchup,
+    Part::Recovery,
+];
 
 /// Runs the parts and prints the report.
 pub(crate) fn run(arguments: &BenchArguments) -> Result<Outcome> {
@@ -72,6 +97,9 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<Outcome> {
             Part::Idle => failover::idle()?,
             Part::Dataset => dataset::measure(arguments.rows)?,
             Part::Simulator => simulator(),
+            Part::Engine => engine::commits(arguments.commits, arguments.outstanding)?,
+            Part::Catchup => engine::catching_up(arguments.redo_megabytes, arguments.outstanding)?,
+            Part::Recovery => engine::recovery(arguments.redo_megabytes, arguments.outstanding)?,
         };
         progress(&format!("{name}: {figures}"));
         report.insert(name, figures);

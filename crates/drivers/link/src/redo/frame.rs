@@ -10,6 +10,8 @@ use hotpair_core::tables::replication::{Follow, FromMaster};
 use hotpair_core::tables::snapshot::{decode_piece, encode_piece};
 use serde::{Deserialize, Serialize};
 
+use crate::frame::FOLLOW_TAG;
+
 /// The longest frame: the longest record, or a piece with the longest row, and some room.
 pub(super) const REDO_FRAME_BYTES_MAX: usize = 32 << 20;
 const HEAD_BYTES: usize = 5;
@@ -194,6 +196,15 @@ pub(super) fn read_from_master(input: &mut impl Read) -> Result<FromMaster, Redo
 }
 
 // --- from the standby
+
+/// Reads the introduction of a standby off a connection that has none of the link's door before it.
+pub(super) fn read_follow(input: &mut impl Read) -> Result<(String, Follow), RedoFrameError> {
+    let (tag, body) = read(input, crate::frame::FRAME_BYTES_MAX)?;
+    if tag != FOLLOW_TAG {
+        return Err(RedoFrameError::Garbage(format!("tag {tag} where a follow was due")));
+    }
+    decode_follow(&body).map_err(RedoFrameError::Garbage)
+}
 
 pub(super) fn write_held(out: &mut impl Write, held: u64) -> io::Result<()> {
     write(out, HELD, &[&held.to_le_bytes()])

@@ -27,6 +27,15 @@ use std::net::TcpStream;
 
 use hotpair_core::tables::replication::{Follow, FromMaster};
 
+/// Takes in a standby without the door of a [`crate::LinkDriver`]: for benchmarks and tests.
+///
+/// # Errors
+/// When what comes is no introduction.
+pub fn take_in(mut stream: TcpStream) -> Result<RedoEvent, RedoFrameError> {
+    let (_, follow) = frame::read_follow(&mut stream)?;
+    Ok(RedoEvent::FollowerCame { follow, stream })
+}
+
 /// What the tables hear of the streams.
 #[derive(Debug)]
 pub enum RedoEvent {
