@@ -1,8 +1,9 @@
 //! Clients that use the tables in every way at once, so that [`crate::checker::tables`] can judge them.
 //!
 //! Each client has one session and a counter, which all its threads add to; each thread has a register
-//! of its own; some counters are everybody's. Everybody looks at everything. Now and then a client
-//! sends a number before the one it reserved earlier, or a request twice, at the same time or later.
+//! of its own; some counters are everybody's. Everybody looks at everything, and watchers do nothing
+//! else: they look on while everybody else waits for an answer. Now and then a client sends a number
+//! before the one it reserved earlier, or a request twice, at the same time or later.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +25,8 @@ pub struct Plan {
     pub clients: usize,
     /// Threads of each client, so requests that are open at a time.
     pub threads: usize,
+    /// Threads that only look.
+    pub watchers: usize,
     /// The longest pause after a request.
     pub pause_ms_max: u64,
     /// What the clients do is drawn from it.
@@ -119,6 +122,16 @@ impl TableLoad {
                 }));
             }
         }
+        for session in self.sessions.iter().cycle().take(plan.watchers) {
+            let (session, rows) = (Arc::clone(session), Arc::clone(&self.rows));
+            let (stop, mut dice) = (Arc::clone(&self.stop), Dice::new(dice.number()));
+            let pause_ms_max = plan.pause_ms_max;
+            self.threads.push(thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) && look_at_any(&session, &rows, &mut dice) {
+                    thread::sleep(dice.between_ms(0, pause_ms_max));
+                }
+            }));
+        }
     }
 
     /// How many changes were acknowledged so far.
@@ -194,10 +207,7 @@ impl Caller {
             55..60 => self.out_of_order(),
             60..68 => self.twice_at_once(),
             68..73 => self.once_more_later(),
-            _ => {
-                let row = self.dice.one_of(&self.rows.all).clone();
-                self.session.look(&row, false).outcome == Some(Outcome::Ok)
-            }
+            _ => look_at_any(&self.session, &self.rows, &mut self.dice),
         }
     }
 
@@ -278,6 +288,10 @@ impl Caller {
     fn any_target(&mut self) -> usize {
         usize::try_from(self.dice.below(self.targets as u64)).expect("few targets")
     }
+}
+
+fn look_at_any(session: &Session, rows: &Rows, dice: &mut Dice) -> bool {
+    session.look(dice.one_of::<String>(&rows.all), false).outcome == Some(Outcome::Ok)
 }
 
 const SHARED: usize = 3;

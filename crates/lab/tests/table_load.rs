@@ -27,7 +27,7 @@ fn run(wrong: Wrong) -> (Vec<Request>, Report) {
     let log = Arc::new(RequestLog::create(&scratch.join("requests.jsonl")).unwrap());
     let pair = FakePair::start(wrong);
     let user = User { name: "somebody".to_owned(), password: "something".to_owned() };
-    let plan = Plan { clients: 4, threads: 3, pause_ms_max: 8, seed: 1, user };
+    let plan = Plan { clients: 4, threads: 3, watchers: 2, pause_ms_max: 8, seed: 1, user };
     let targets = pair.targets(Duration::from_secs(1));
     let load = TableLoad::start(&targets, &plan, &log).unwrap();
     for _ in 0..SWITCHES {
