@@ -33,6 +33,17 @@ pub fn hotpair() -> Result<PathBuf> {
     built_beside("hotpair", "hotpair-node")
 }
 
+/// The same binary built with the bugs that tests plant (`make test` builds it first, as
+/// `hotpair-planted` beside the other one), or the one named by `HOTPAIR_PLANTED_BIN`.
+pub fn planted_hotpair() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("HOTPAIR_PLANTED_BIN") {
+        let path = PathBuf::from(path);
+        ensure!(path.is_file(), "HOTPAIR_PLANTED_BIN names {}, no file", path.display());
+        return Ok(path);
+    }
+    built_beside("hotpair-planted", "hotpair-node").context("`make planted` builds it")
+}
+
 /// A binary of this workspace, built with the same profile as the program that runs.
 pub fn built_beside(name: &str, package: &str) -> Result<PathBuf> {
     let running = env::current_exe().context("a program knows where it lies")?;
@@ -134,6 +145,10 @@ impl Settings {
 pub struct Node {
     /// What it was configured with; changes count from the next start on.
     pub settings: Settings,
+    /// Set in the environment of its process.
+    pub environment: Vec<(String, String)>,
+    /// Another binary than [`hotpair`].
+    pub binary: Option<PathBuf>,
     place: Place,
     /// None before the first start and after an end.
     process: Option<Process>,
@@ -276,9 +291,11 @@ impl Node {
     }
 
     fn command(&self) -> Result<Command> {
-        let binary = hotpair()?;
+        let binary = self.binary.clone().map_or_else(hotpair, Ok)?;
         let binary = binary.to_str().context("the binary's path is not text")?;
-        Ok(self.place.command(binary))
+        let mut command = self.place.command(binary);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Ok(command)
     }
 
     fn write_config(&self) -> Result<PathBuf> {
@@ -404,7 +421,16 @@ fn make(name: &str, own: &Site, peer: &Site, zookeeper: &[SocketAddr]) -> Result
         more: String::new(),
     };
     let place = own.place.clone();
-    Ok(Node { settings, place, process: None, scratch, _ports: Vec::new() })
+    let environment = Vec::new();
+    Ok(Node {
+        settings,
+        environment,
+        binary: None,
+        place,
+        process: None,
+        scratch,
+        _ports: Vec::new(),
+    })
 }
 
 const TOKEN: &str = "integration-test-token";

@@ -65,6 +65,13 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
+    /// Whether it is frozen.
+    pub fn is_frozen(&self) -> Result<bool> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id()))?;
+        // The name in brackets may hold spaces; the field after it is the state.
+        Ok(stat.rsplit(')').next().is_some_and(|fields| fields.trim_start().starts_with('T')))
+    }
+
     /// Kills it (SIGKILL) and waits for its end.
     pub fn kill(&mut self) -> Result<()> {
         if self.is_running() {
@@ -95,7 +102,9 @@ impl Process {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    fn log_tail(&self) -> String {
+    /// The last lines of it.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
@@ -150,7 +159,9 @@ mod tests {
         let log = scratch.join("log");
         let process = Process::start("sleep", Command::new("sleep").arg("60"), &log).unwrap();
         let id = process.id();
+        assert!(!process.is_frozen().unwrap());
         process.freeze().unwrap();
+        assert!(process.is_frozen().unwrap());
         drop(process);
         assert!(!Path::new(&format!("/proc/{id}")).exists());
     }

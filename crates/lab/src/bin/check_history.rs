@@ -8,10 +8,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use hotpair_lab::checker::{History, check, read_log};
+use hotpair_lab::checker::{Enough, History, check_run, read_log};
 use serde::de::DeserializeOwned;
 
-/// Judges the logs of a run: nothing lost, no epoch going back, no two gates open together.
+/// Judges the logs of a run: nothing lost, doubled or stale, no epoch going back, no two gates open together.
 #[derive(Debug, Parser)]
 #[command(name = "hotpair-check-history")]
 struct Arguments {
@@ -24,6 +24,15 @@ struct Arguments {
     /// What was done to the pair, and when.
     #[arg(long, num_args = 1..)]
     faults: Vec<PathBuf>,
+    /// The names of faults that must have happened.
+    #[arg(long, num_args = 1..)]
+    planned: Vec<String>,
+    /// How many requests must have been done.
+    #[arg(long, default_value_t = 0)]
+    acknowledged_min: u64,
+    /// How many epochs must have been seen.
+    #[arg(long, default_value_t = 0)]
+    epochs_min: usize,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -48,7 +57,9 @@ fn judge(arguments: &Arguments) -> Result<bool> {
         gates: lines(&arguments.gates)?,
         faults: lines(&arguments.faults)?,
     };
-    let report = check(&history);
+    let Arguments { acknowledged_min, epochs_min, .. } = *arguments;
+    let planned = arguments.planned.clone();
+    let report = check_run(&history, &Enough { planned, acknowledged_min, epochs_min });
     let mut out = std::io::stdout().lock();
     if arguments.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
