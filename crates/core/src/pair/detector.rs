@@ -70,6 +70,8 @@ pub struct Detector {
     welcomed_by: Option<Arc<Identity>>,
     proof: Option<Proof>,
     early_ends: u32,
+    /// A dial has ended, well or not.
+    tried: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +105,7 @@ impl Detector {
             welcomed_by: None,
             proof: None,
             early_ends: 0,
+            tried: false,
         }
     }
 
@@ -141,6 +144,12 @@ impl Detector {
         self.answered.as_ref().filter(|a| a.asked_at >= moment).map(|a| &a.heard)
     }
 
+    /// It was asked at least once, answered or not.
+    #[must_use]
+    pub fn tried(&self) -> bool {
+        self.tried
+    }
+
     /// Pings unanswered in a row.
     #[must_use]
     pub fn unanswered(&self) -> u32 {
@@ -156,6 +165,9 @@ impl Detector {
     /// When this wants to be woken.
     #[must_use]
     pub fn deadline(&self) -> Option<Moment> {
+        if !self.settings.peer {
+            return None;
+        }
         let oldest = self.outstanding.front().map(|(_, at)| *at + self.settings.ping_timeout_ms);
         match self.link {
             Link::Open => earlier(oldest, Some(self.next_ping)),
@@ -168,6 +180,7 @@ impl Detector {
     // --- facts
 
     pub(crate) fn handle_link_opened(&mut self, now: Moment, statement: Statement) {
+        self.tried = true;
         self.link = Link::Open;
         self.early_ends = 0;
         self.proof = None;
@@ -180,6 +193,7 @@ impl Detector {
     }
 
     pub(crate) fn handle_dial_failed(&mut self, now: Moment, how: DialFailure) {
+        self.tried = true;
         let retry_at_once = match how {
             DialFailure::Refused => {
                 self.miss();
@@ -257,6 +271,9 @@ impl Detector {
         say: &dyn Fn() -> Statement,
         fx: &mut Vec<Effect>,
     ) {
+        if !self.settings.peer {
+            return;
+        }
         self.count_unanswered(now, fx);
         match self.link {
             Link::Open if now >= self.next_ping => self.send_ping(now, say, fx),

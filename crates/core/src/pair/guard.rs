@@ -120,37 +120,10 @@ impl Guard {
             | Self::Confirming { .. } => false,
         }
     }
-}
 
-impl fmt::Display for Guard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// What is wrong with this node's data, and what can be done about it.
+    fn data_text(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoCoordinator => f.write_str(
-                "no contact with ZooKeeper: check coordinator.zookeeper.servers and the network",
-            ),
-            Self::ForeignZnode { what } => {
-                write!(f, "a znode holds what no hotpair node wrote: {what}")
-            }
-            Self::Closing => f.write_str("the process is ending"),
-            Self::Shadow => f.write_str("shadow mode: control.act is false"),
-            Self::Twin { instance } => write!(
-                f,
-                "another process runs under this node's name with data directory {instance}: give \
-                 one of the two another `node` name"
-            ),
-            Self::OtherCluster { peer, ours, theirs } => write!(
-                f,
-                "{peer} uses another ensemble (cluster id {theirs}, here {ours}): the servers \
-                 listed are not one ensemble, or the nodes list different ones"
-            ),
-            Self::OtherRoot { peer, ours, theirs } => write!(
-                f,
-                "{peer} is configured with root {theirs}, this node with {ours}: both must name \
-                 the same coordinator.zookeeper.root"
-            ),
-            Self::OtherPair { peer, ours, theirs } => {
-                write!(f, "{peer} belongs to pair {theirs}, this node to {ours}")
-            }
             Self::TablesOpening => f.write_str("the tables are still being read from disk"),
             Self::HalfLoaded => f.write_str(
                 "its tables are half of a snapshot that never came whole: let it follow the other \
@@ -185,6 +158,57 @@ impl fmt::Display for Guard {
                 "{peer} has more (up to {theirs}, this node up to {ours}) and goes first; if it \
                  cannot, order `hotpair promote --accept-data-loss` here"
             ),
+            Self::NoCoordinator
+            | Self::ForeignZnode { .. }
+            | Self::Closing
+            | Self::Shadow
+            | Self::Twin { .. }
+            | Self::OtherCluster { .. }
+            | Self::OtherRoot { .. }
+            | Self::OtherPair { .. }
+            | Self::ClaimsRefused { .. }
+            | Self::HoldOff { .. }
+            | Self::Confirming { .. } => Ok(()), // said by the caller
+        }
+    }
+}
+
+impl fmt::Display for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoCoordinator => f.write_str(
+                "no contact with ZooKeeper: check coordinator.zookeeper.servers and the network",
+            ),
+            Self::ForeignZnode { what } => {
+                write!(f, "a znode holds what no hotpair node wrote: {what}")
+            }
+            Self::Closing => f.write_str("the process is ending"),
+            Self::Shadow => f.write_str("shadow mode: control.act is false"),
+            Self::Twin { instance } => write!(
+                f,
+                "another process runs under this node's name with data directory {instance}: give \
+                 one of the two another `node` name"
+            ),
+            Self::OtherCluster { peer, ours, theirs } => write!(
+                f,
+                "{peer} uses another ensemble (cluster id {theirs}, here {ours}): the servers \
+                 listed are not one ensemble, or the nodes list different ones"
+            ),
+            Self::OtherRoot { peer, ours, theirs } => write!(
+                f,
+                "{peer} is configured with root {theirs}, this node with {ours}: both must name \
+                 the same coordinator.zookeeper.root"
+            ),
+            Self::OtherPair { peer, ours, theirs } => {
+                write!(f, "{peer} belongs to pair {theirs}, this node to {ours}")
+            }
+            Self::TablesOpening
+            | Self::HalfLoaded
+            | Self::LogFailed { .. }
+            | Self::UnknownCluster { .. }
+            | Self::NotInSync { .. }
+            | Self::NotCompared { .. }
+            | Self::PeerHasMore { .. } => self.data_text(f),
             Self::ClaimsRefused { .. } => {
                 f.write_str("claims were refused several times in a row; trying again shortly")
             }

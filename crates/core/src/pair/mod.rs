@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! coordinator ──facts──▶ election ──standing──▶ role ──effects──▶ carried out by the node
+//! tables ─────▶ holdings ──asked by──▲   sync record ◀── who has all ── tables
 //! peer pings ──────────▶ detector ───asked by──▲   ▲                    │
 //! operator ─────────────────────────────────────────┘◀──── "done" ──────┘
 //! ```
@@ -14,8 +15,10 @@ pub mod alert;
 pub mod clock;
 pub mod detector;
 pub mod effect;
+mod election;
 pub mod fact;
 pub mod guard;
+pub mod holdings;
 pub mod identity;
 pub mod moment;
 pub mod node;
@@ -23,7 +26,9 @@ pub mod planted;
 pub mod reason;
 pub mod role;
 pub mod settings;
+pub mod standalone;
 pub mod standing;
+mod sync;
 pub mod view;
 pub mod watch;
 pub mod zookeeper;

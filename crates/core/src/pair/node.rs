@@ -3,27 +3,32 @@
 //! Methods are of four kinds: looks (`view`, `deadline`), facts (`handle`), the passing of time
 //! (`handle_timeout`), and nothing else. Each call appends effects, to be carried out in order.
 //!
+//! The operator's orders stand in `orders`.
+//!
 //! Two things come before any fact is considered: our own stall, and the end of our lease.
+
+mod orders;
 
 use std::sync::Arc;
 
 use super::clock::ClockOffset;
 use super::detector::Detector;
 use super::effect::{Effect, ZooKeeperRequest};
-use super::fact::{Answer, Fact, ZooKeeperEvent, ZooKeeperFact};
+use super::election::Election;
+use super::fact::{Answer, Fact, TablesFact, ZooKeeperEvent, ZooKeeperFact};
 use super::guard::Guard;
+use super::holdings::Holdings;
 use super::identity::{Contact, Epoch, Identity, Role, Statement};
 use super::moment::{Moment, earlier};
 use super::reason::{Event, Reason};
 use super::role::{RoleMachine, Wish};
-use super::settings::Settings;
+use super::settings::{CoordinatorKind, Settings};
 use super::standing::{Holder, Standing};
+use super::sync::SyncKeeper;
 use super::view::{PeerView, View};
 use super::watch::Watch;
-use super::zookeeper::ZooKeeperElection;
+use orders::Orders;
 
-/// How long a switchover may take until it is reported as failed.
-const SWITCHOVER_MS_MAX: u64 = 5_000;
 /// How long the end of the process waits for an epoch to be given back.
 const EXIT_MS_MAX: u64 = 2_000;
 /// How long registering waits before it is tried again.
@@ -35,11 +40,15 @@ pub struct Node {
     settings: Arc<Settings>,
     me: Arc<Identity>,
     detector: Detector,
-    election: ZooKeeperElection,
+    election: Election,
+    holdings: Holdings,
+    sync: SyncKeeper,
     role: RoleMachine,
     watch: Watch,
     clock: ClockOffset,
-    switchover: Option<Switchover>,
+    orders: Orders,
+    /// Whom the tables were told to follow.
+    following: Option<Epoch>,
     register: Option<RegisterRetry>,
     exit_at: Option<Moment>,
     exited: bool,
@@ -48,13 +57,6 @@ pub struct Node {
     /// When this should have been called at the latest.
     due: Option<Moment>,
     wishes: Vec<Wish>,
-}
-
-#[derive(Debug)]
-struct Switchover {
-    order: u64,
-    epoch: Epoch,
-    deadline: Moment,
 }
 
 #[derive(Debug)]
@@ -104,11 +106,14 @@ impl Node {
         let me = Arc::new(me);
         Self {
             detector: Detector::new(now, settings.clone()),
-            election: ZooKeeperElection::new(now, settings.clone(), me.clone()),
+            election: Election::new(now, settings.clone(), me.clone()),
+            holdings: Holdings::default(),
+            sync: SyncKeeper::new(settings.clone(), me.clone()),
             role: RoleMachine::new(now, settings.clone()),
             watch: Watch::default(),
             clock: ClockOffset::default(),
-            switchover: None,
+            orders: Orders::default(),
+            following: None,
             register: None,
             exit_at: None,
             exited: false,
@@ -128,7 +133,8 @@ impl Node {
         let mut next = earlier(self.detector.deadline(), self.election.deadline());
         next = earlier(next, self.role.deadline());
         next = earlier(next, self.watch.deadline());
-        next = earlier(next, self.switchover.as_ref().map(|s| s.deadline));
+        next = earlier(next, self.orders.deadline());
+        next = earlier(next, self.sync.deadline());
         next = earlier(next, self.register.as_ref().map(|r| r.at));
         earlier(next, self.exit_at)
     }
@@ -136,7 +142,7 @@ impl Node {
     /// What this node says of itself now.
     #[must_use]
     pub fn statement(&self, now: Moment) -> Statement {
-        say(&self.me, &self.election, &self.role, now)
+        say(&self.me, &self.election, &self.holdings, &self.role, now)
     }
 
     /// Everything that may be looked at.
@@ -151,7 +157,7 @@ impl Node {
         let heard = self.detector.heard();
         View {
             at: now,
-            role: self.role.role(),
+            role: self.role_shown(),
             serving: self.role.serving(now),
             epoch: self.role.epoch().unwrap_or(self.election.seen()),
             left: self.election.left(),
@@ -171,7 +177,7 @@ impl Node {
                 Standing::Elected { .. } | Standing::Silent => None,
             },
             guard: self.election.guard().cloned(),
-            in_sync: None,
+            in_sync: self.in_sync(),
             peer: PeerView {
                 reachable: self.detector.reachable(),
                 gone: self.detector.gone().is_some(),
@@ -181,6 +187,27 @@ impl Node {
                 clock_offset_ms: self.clock.offset_ms(),
             },
             bound_ms: self.bound_ms(),
+        }
+    }
+
+    /// A node that is alone stands by for nobody.
+    fn role_shown(&self) -> Role {
+        let alone = self.settings.coordinator == CoordinatorKind::Standalone;
+        match self.role.role() {
+            Role::Standby if alone && (self.exited || self.exit_at.is_some()) => Role::Demoting,
+            Role::Standby if alone => Role::Promoting,
+            role @ (Role::Standby | Role::Promoting | Role::Master | Role::Demoting) => role,
+        }
+    }
+
+    fn in_sync(&self) -> Option<bool> {
+        if !self.settings.tables {
+            return None;
+        }
+        let election = self.election.zookeeper()?;
+        match self.role.role() {
+            Role::Standby => election.named(),
+            Role::Promoting | Role::Master | Role::Demoting => self.sync.in_sync(),
         }
     }
 
@@ -206,8 +233,8 @@ impl Node {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Moment, fx: &mut Vec<Effect>) {
         self.begin(now, fx);
-        let (me, election, role) = (&self.me, &self.election, &self.role);
-        self.detector.handle_timeout(now, &|| say(me, election, role, now), fx);
+        let (me, election, held, role) = (&self.me, &self.election, &self.holdings, &self.role);
+        self.detector.handle_timeout(now, &|| say(me, election, held, role, now), fx);
         self.role.handle_timeout(now, &mut self.wishes, fx);
         self.settle(now, fx);
     }
@@ -231,11 +258,11 @@ impl Node {
                 self.clock.measured(offset_ms, round_trip_ms);
             }
             Fact::GateOpened { epoch } => self.handle_gate_opened(now, epoch, fx),
-            Fact::Tables(_) => {}
-            Fact::PromoteOrdered { order, .. } | Fact::AdoptOrdered { order } => {
-                let outcome = Err("not offered yet".to_owned());
-                fx.push(Effect::FinishOrder { order, outcome });
+            Fact::Tables(fact) => self.handle_tables(now, fact, fx),
+            Fact::PromoteOrdered { order, accept_data_loss } => {
+                self.handle_promote(now, order, accept_data_loss, fx);
             }
+            Fact::AdoptOrdered { order } => self.handle_adopt(order, fx),
             Fact::Drained { epoch } => {
                 self.role.handle_drained(now, epoch, &mut self.wishes, fx);
             }
@@ -260,6 +287,7 @@ impl Node {
             && now.ms_since(due) > lease_ms / 2
         {
             self.role.handle_stall(fx);
+            self.election.note_stall(now);
             self.detector.forget_silence(now);
             self.clock.forget();
             fx.push(Effect::Record(Event::Stalled { for_ms: now.ms_since(due) }));
@@ -274,7 +302,12 @@ impl Node {
     fn follow(&mut self, now: Moment, fx: &mut Vec<Effect>) {
         let standing = self.election.standing(now);
         let lost = self.election.take_lost();
+        let was_master = self.role.epoch().is_some();
         self.role.follow(now, &standing, lost, fx);
+        if was_master && self.role.epoch().is_none() {
+            self.holdings.stood_down();
+        }
+        self.sync.follow(self.election.fence());
     }
 
     /// Lets every machine take the steps that the others' news allow.
@@ -284,10 +317,15 @@ impl Node {
         // would find itself still elected in the epoch that it just left.
         self.grant_wishes(now, fx);
         self.follow(now, fx);
-        self.election.advance(now, &self.detector, fx);
+        // What is to be done about the tables comes before the claim.
+        let mut later = Vec::new();
+        self.election.advance(now, &self.detector, &self.holdings, &mut later);
+        self.instruct_tables(fx);
+        fx.append(&mut later);
         self.follow(now, fx);
+        self.keep_sync_record(now, fx);
         self.retry_register(now, fx);
-        self.settle_switchover(now, fx);
+        self.settle_orders(now, fx);
         self.settle_exit(now, fx);
         self.tell(now, fx);
         let view = self.view_without_phases(now);
@@ -306,6 +344,17 @@ impl Node {
             }
             _ => None,
         };
+        if let Some(election) = self.election.zookeeper()
+            && election.hears(fact.generation)
+        {
+            match &fact.what {
+                ZooKeeperEvent::Looked { picture } => self.sync.handle_picture(now, picture),
+                ZooKeeperEvent::SyncWritten { epoch, answer } => {
+                    self.sync.handle_written(now, *epoch, *answer);
+                }
+                _ => {} // the election's own
+            }
+        }
         let mut later = Vec::new();
         self.election.handle(now, fact, &mut later);
         self.follow(now, fx);
@@ -339,71 +388,7 @@ impl Node {
         }
     }
 
-    // --- operator
-
-    fn handle_switchover(&mut self, now: Moment, order: u64, fx: &mut Vec<Effect>) {
-        if let Some(refusal) = self.switchover_refusal(now) {
-            let text = format!("switchover {order} refused: {refusal}");
-            fx.push(Effect::Record(Event::Ordered { text }));
-            fx.push(Effect::FinishOrder { order, outcome: Err(refusal) });
-            return;
-        }
-        let epoch = self.role.epoch().expect("a serving node has an epoch");
-        fx.push(Effect::Record(Event::Ordered { text: format!("switchover {order} begins") }));
-        self.switchover = Some(Switchover { order, epoch, deadline: now + SWITCHOVER_MS_MAX });
-        self.role.step_down(now, Reason::Switchover { order }, &mut self.wishes, fx);
-    }
-
-    /// Why a switchover ordered now would be refused; `None`: it would be carried out.
-    #[must_use]
-    pub fn switchover_refusal(&self, now: Moment) -> Option<String> {
-        if self.switchover.is_some() {
-            return Some("another switchover is under way".to_owned());
-        }
-        if !self.role.serving(now) {
-            return Some("this node does not serve; order it at the master".to_owned());
-        }
-        self.peer_refusal()
-    }
-
-    /// What keeps the peer from taking over in good order.
-    fn peer_refusal(&self) -> Option<String> {
-        let Some(heard) = self.detector.heard().filter(|_| self.detector.reachable()) else {
-            return Some("the peer does not answer pings".to_owned());
-        };
-        let said = &heard.statement;
-        if let Some(mismatch) = Guard::mismatch(&self.me, self.election.cluster(), said) {
-            return Some(mismatch.to_string());
-        }
-        if said.contact != Contact::Connected {
-            return Some("the peer has no contact with ZooKeeper".to_owned());
-        }
-        if said.role != Role::Standby {
-            return Some(format!("the peer is {}, not standby", said.role));
-        }
-        None
-    }
-
-    fn settle_switchover(&mut self, now: Moment, fx: &mut Vec<Effect>) {
-        let Some(s) = &self.switchover else { return };
-        let said = self.detector.heard().map(|h| &h.statement);
-        let outcome = if said.is_some_and(|s2| s2.serving && s2.epoch > s.epoch) {
-            Ok("the other node serves now".to_owned())
-        } else if self.role.serving(now) && self.role.epoch().is_some_and(|e| e > s.epoch) {
-            Err("the peer did not take over in its turn; this node serves again".to_owned())
-        } else if now >= s.deadline {
-            Err("the peer was not seen to serve in time; see /why of both nodes".to_owned())
-        } else {
-            return;
-        };
-        let text = match &outcome {
-            Ok(_) => format!("switchover {} done", s.order),
-            Err(why) => format!("switchover {} failed: {why}", s.order),
-        };
-        fx.push(Effect::Record(Event::Ordered { text }));
-        fx.push(Effect::FinishOrder { order: s.order, outcome });
-        self.switchover = None;
-    }
+    // --- the end
 
     fn handle_shutdown(&mut self, now: Moment, fx: &mut Vec<Effect>) {
         if self.exit_at.is_none() {
@@ -423,6 +408,88 @@ impl Node {
         }
     }
 
+    // --- the tables
+
+    fn handle_tables(&mut self, now: Moment, fact: TablesFact, fx: &mut Vec<Effect>) {
+        self.holdings.handle(&fact);
+        self.watch.handle_tables(&fact);
+        match fact {
+            TablesFact::Opened { seen, .. } => self.election.note_seen(seen),
+            TablesFact::Ready { epoch } => {
+                if let Standing::Elected { until, .. } = self.election.standing(now) {
+                    self.role.handle_ready(now, epoch, until, fx);
+                }
+            }
+            TablesFact::PeerCaughtUp { epoch, peer } => {
+                self.sync.handle_caught_up(now, epoch, peer);
+            }
+            TablesFact::PeerLost { epoch, loss } => self.sync.handle_lost(epoch, loss),
+            TablesFact::Failed { what } => {
+                let reason = Reason::LogFailed { what };
+                self.role.drop_mastership(now, reason, &mut self.wishes, fx);
+            }
+            TablesFact::Moved { .. }
+            | TablesFact::DiskFull { .. }
+            | TablesFact::DigestMismatch { .. }
+            | TablesFact::Behind { .. }
+            | TablesFact::Diverged { .. } => {}
+        }
+    }
+
+    /// Tells the tables what to remember, and whom to follow.
+    fn instruct_tables(&mut self, fx: &mut Vec<Effect>) {
+        if !self.settings.tables {
+            return;
+        }
+        if let Some(election) = self.election.zookeeper()
+            && let Some(cluster) = election.cluster()
+        {
+            let elected = election.fence().is_some();
+            self.holdings.meet(cluster, elected || election.named() == Some(true));
+        }
+        self.holdings.remember(self.election.seen(), fx);
+        let master = self.master_to_follow();
+        if master != self.following {
+            self.following = master;
+            fx.push(Effect::Follow { master });
+        }
+    }
+
+    /// The peer, while it is master in an epoch that is not over as far as is known here. Also while
+    /// it drains: what it still acknowledges is to be had.
+    fn master_to_follow(&self) -> Option<Epoch> {
+        let election = self.election.zookeeper()?;
+        if self.role.role() != Role::Standby || election.claiming() || !self.holdings.opened() {
+            return None;
+        }
+        let said = &self.detector.heard()?.statement;
+        let masters = match said.role {
+            Role::Master | Role::Promoting | Role::Demoting => true,
+            Role::Standby => false,
+        };
+        let follows = masters
+            && self.detector.gone().is_none()
+            && (said.epoch >= election.seen() || said.epoch == election.current())
+            && said.epoch > election.left()
+            && Guard::mismatch(&self.me, election.cluster(), said).is_none();
+        follows.then_some(said.epoch)
+    }
+
+    fn keep_sync_record(&mut self, now: Moment, fx: &mut Vec<Effect>) {
+        if let Some(text) = self.election.take_divergence() {
+            self.watch.diverged(text);
+        }
+        let connected = self.election.contact() == Contact::Connected;
+        if let Some(write) = self.sync.advance(now, &self.detector, connected, fx) {
+            self.election.order(write, fx);
+        }
+        if self.sync.wants_look()
+            && let Some(election) = self.election.zookeeper_mut()
+        {
+            election.look_now(now, fx);
+        }
+    }
+
     // --- between the machines
 
     fn grant_wishes(&mut self, now: Moment, fx: &mut Vec<Effect>) {
@@ -439,7 +506,12 @@ impl Node {
         let Some(RegisterRetry { epoch, .. }) = self.register.take_if(|r| now >= r.at) else {
             return;
         };
-        match self.election.fence(epoch) {
+        if self.settings.coordinator == CoordinatorKind::Standalone {
+            self.role.handle_registered(now, epoch, fx); // there is no registry
+            return;
+        }
+        let fence = self.election.fence().filter(|fence| fence.epoch == epoch);
+        match fence.map(|fence| fence.epoch_version) {
             Some(epoch_version) if self.election.contact() == Contact::Connected => {
                 self.election.order(ZooKeeperRequest::Register { epoch, epoch_version }, fx);
             }
@@ -506,7 +578,7 @@ impl Node {
             return;
         }
         let old = std::mem::replace(&mut self.told, new);
-        record_changes(&old, &self.told, fx);
+        record_changes(self.settings.coordinator, &old, &self.told, fx);
         let news = old.role != self.told.role
             || old.serving != self.told.serving
             || old.left != self.told.left
@@ -518,14 +590,15 @@ impl Node {
     }
 
     fn ping_now(&mut self, now: Moment, fx: &mut Vec<Effect>) {
-        let (me, election, role) = (&self.me, &self.election, &self.role);
-        self.detector.ping_now(now, &|| say(me, election, role, now), fx);
+        let (me, election, held, role) = (&self.me, &self.election, &self.holdings, &self.role);
+        self.detector.ping_now(now, &|| say(me, election, held, role, now), fx);
     }
 }
 
 fn say(
     me: &Arc<Identity>,
-    election: &ZooKeeperElection,
+    election: &Election,
+    held: &Holdings,
     role: &RoleMachine,
     now: Moment,
 ) -> Statement {
@@ -538,13 +611,14 @@ fn say(
         left: election.left(),
         lease_ms: election.lease_ms_possible(now),
         contact: election.contact(),
-        position: None,
-        complete: true,
+        position: held.position(),
+        complete: held.complete(),
     }
 }
 
-fn record_changes(old: &Told, new: &Told, fx: &mut Vec<Effect>) {
-    if old.contact != new.contact
+fn record_changes(coordinator: CoordinatorKind, old: &Told, new: &Told, fx: &mut Vec<Effect>) {
+    if coordinator == CoordinatorKind::ZooKeeper
+        && old.contact != new.contact
         && let Some(contact) = new.contact
     {
         let text = format!("contact with ZooKeeper: {contact}");

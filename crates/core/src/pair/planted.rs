@@ -26,11 +26,15 @@ pub enum Bug {
     RefusedAlone,
     /// The dead master's znode is deleted whatever its version.
     DeleteWithoutVersion,
+    /// Changes are acknowledged alone before the sync record says so.
+    SyncRecordLate,
+    /// The claim asks nobody who has the acknowledged changes.
+    SyncNotChecked,
 }
 
 impl Bug {
     /// Every bug that can be planted.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::LeaseFromAnswer,
         Self::LeaseOnReads,
         Self::OwnerNotCompared,
@@ -42,6 +46,8 @@ impl Bug {
         Self::WaitForExpired,
         Self::RefusedAlone,
         Self::DeleteWithoutVersion,
+        Self::SyncRecordLate,
+        Self::SyncNotChecked,
     ];
 }
 

@@ -39,6 +39,10 @@ pub enum Reason {
     PeerSilent { peer: NodeId },
     /// The peer said that it left the epoch it still holds the znode of.
     PeerLeft { peer: NodeId },
+    /// There is no second node.
+    Alone,
+    /// The log could not be made durable.
+    LogFailed { what: String },
     /// Our own previous life held the znode.
     OwnPreviousLife,
     /// A claim without a definite answer turned out to have succeeded.
@@ -79,6 +83,8 @@ impl Reason {
             Self::PeerDead { .. } => "peer_dead",
             Self::PeerSilent { .. } => "peer_silent",
             Self::PeerLeft { .. } => "peer_left",
+            Self::Alone => "alone",
+            Self::LogFailed { .. } => "log_failed",
             Self::OwnPreviousLife => "own_previous_life",
             Self::ClaimFoundDone => "claim_found_done",
             Self::GateOpen => "gate_open",
@@ -110,6 +116,10 @@ impl fmt::Display for Reason {
                 write!(f, "{peer} is silent and its lease must be over")
             }
             Self::PeerLeft { peer } => write!(f, "{peer} said that it left its mastership"),
+            Self::Alone => f.write_str("there is no second node"),
+            Self::LogFailed { what } => {
+                write!(f, "the log could not be made durable: {what}")
+            }
             Self::OwnPreviousLife => f.write_str("took over from this node's own previous life"),
             Self::ClaimFoundDone => f.write_str("a claim without a definite answer had succeeded"),
             Self::GateOpen => f.write_str("the gate is open"),

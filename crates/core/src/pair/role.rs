@@ -1,7 +1,7 @@
 //! The role machine: what this node does about its standing.
 //!
 //! ```text
-//!              elected                gate opened
+//!              elected  tables ready  gate opened
 //!   Standby ────────────▶ Promoting ─────────────▶ Master ── registering ▶ loading ▶ settled
 //!      ▲                      │ failed                │
 //!      │                      │                       │ ordered: drain, then close the gate
@@ -39,7 +39,7 @@ pub struct RoleMachine {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Standby,
-    Promoting { epoch: Epoch, phase_since: Moment },
+    Promoting { epoch: Epoch, phase: Phase, phase_since: Moment },
     Master { epoch: Epoch, until: Moment, work: Option<(Phase, Moment)>, paused: bool },
     Demoting { epoch: Epoch, drain_until: Moment },
 }
@@ -93,7 +93,7 @@ impl RoleMachine {
 
     pub(crate) fn phase(&self) -> Option<Phase> {
         match self.state {
-            State::Promoting { .. } => Some(Phase::Opening),
+            State::Promoting { phase, .. } => Some(phase),
             State::Master { work, .. } => work.map(|(phase, _)| phase),
             State::Standby | State::Demoting { .. } => None,
         }
@@ -167,7 +167,9 @@ impl RoleMachine {
         wishes: &mut Vec<Wish>,
         fx: &mut Vec<Effect>,
     ) {
-        let State::Promoting { epoch, phase_since } = self.state else { return };
+        let State::Promoting { epoch, phase: Phase::Opening, phase_since } = self.state else {
+            return;
+        };
         if epoch != opened {
             return; // late: of a promotion given up
         }
@@ -175,6 +177,26 @@ impl RoleMachine {
         let work = Some((Phase::Registering, now));
         self.change(now, State::Master { epoch, until, work, paused: false }, None, fx);
         wishes.push(Wish::Register { epoch });
+    }
+
+    /// The tables are ready for this epoch: the gate may open.
+    pub(crate) fn handle_ready(
+        &mut self,
+        now: Moment,
+        of: Epoch,
+        until: Moment,
+        fx: &mut Vec<Effect>,
+    ) {
+        let State::Promoting { epoch, phase: Phase::Replaying, phase_since } = self.state else {
+            return;
+        };
+        if epoch != of {
+            return; // late: of a promotion given up
+        }
+        // The gate before its record: the shortest time without a master.
+        fx.push(Effect::OpenGate { epoch, until });
+        self.note_phase(now, epoch, Phase::Replaying, phase_since, fx);
+        self.state = State::Promoting { epoch, phase: Phase::Opening, phase_since: now };
     }
 
     pub(crate) fn handle_registered(&mut self, now: Moment, of: Epoch, fx: &mut Vec<Effect>) {
@@ -278,6 +300,24 @@ impl RoleMachine {
         }
     }
 
+    /// Leaves mastership at once, because it cannot be kept up. The gate first.
+    pub(crate) fn drop_mastership(
+        &mut self,
+        now: Moment,
+        reason: Reason,
+        wishes: &mut Vec<Wish>,
+        fx: &mut Vec<Effect>,
+    ) {
+        match self.state {
+            State::Promoting { .. } | State::Master { .. } | State::Demoting { .. } => {
+                wishes.push(Wish::Resign);
+                wishes.push(Wish::HoldOff { ms: self.settings.hold_off_ms });
+                self.become_standby(now, reason, fx);
+            }
+            State::Standby => {}
+        }
+    }
+
     // --- moves
 
     fn become_promoting(
@@ -290,24 +330,30 @@ impl RoleMachine {
         fx: &mut Vec<Effect>,
     ) {
         self.phases.clear();
-        self.change(now, State::Promoting { epoch, phase_since: now }, Some(reason), fx);
-        for (phase, ms) in [
-            (Phase::Confirming, timing.confirming_ms),
-            (Phase::Fencing, timing.fencing_ms),
-            (Phase::Replaying, 0),
-        ] {
+        // The deed before its record: the shortest time without a master.
+        let phase = if self.settings.tables {
+            fx.push(Effect::PrepareTables { epoch });
+            Phase::Replaying
+        } else {
+            fx.push(Effect::OpenGate { epoch, until });
+            Phase::Opening
+        };
+        self.change(now, State::Promoting { epoch, phase, phase_since: now }, Some(reason), fx);
+        for (phase, ms) in
+            [(Phase::Confirming, timing.confirming_ms), (Phase::Fencing, timing.fencing_ms)]
+        {
             self.phases.push((phase, ms));
             fx.push(Effect::Record(Event::PhaseReached { epoch, phase, after_ms: ms }));
         }
-        // The gate before its record: the shortest time without a master.
-        let at = fx.len() - 4;
-        fx.insert(at, Effect::OpenGate { epoch, until });
     }
 
     /// The gate first, then everything else.
     fn become_standby(&mut self, now: Moment, reason: Reason, fx: &mut Vec<Effect>) {
         if let Some(epoch) = self.epoch() {
             fx.push(Effect::CloseGate { epoch });
+            if self.settings.tables {
+                fx.push(Effect::StandDown);
+            }
             fx.push(Effect::DropDatasets);
         }
         self.change(now, State::Standby, Some(reason), fx);

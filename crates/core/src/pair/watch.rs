@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::alert::{Alert, AlertName};
 use super::effect::Effect;
+use super::fact::TablesFact;
 use super::guard::Guard;
 use super::identity::{Contact, Epoch, Identity, Role};
 use super::moment::{Moment, earlier};
@@ -31,6 +32,11 @@ pub(crate) struct Watch {
     epochs_seen: Vec<(Moment, Epoch)>,
     strangers: BTreeSet<String>,
     served_before: bool,
+    log_failed: Option<String>,
+    disk_full: bool,
+    mismatch: Option<String>,
+    behind: Option<u64>,
+    diverged: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -50,6 +56,35 @@ impl Watch {
             Some(reason) => self.failed_datasets.insert(name.to_owned(), reason),
             None => self.failed_datasets.remove(name),
         };
+    }
+
+    /// What the tables said that an operator must know.
+    pub(crate) fn handle_tables(&mut self, fact: &TablesFact) {
+        match fact {
+            TablesFact::Failed { what } => self.log_failed = Some(what.clone()),
+            TablesFact::DiskFull { full } => self.disk_full = *full,
+            TablesFact::DigestMismatch { what } => self.mismatch.clone_from(what),
+            // The text changes with the magnitude only, not with each record.
+            TablesFact::Behind { records } => {
+                self.behind = records.map(|n| 10_u64.pow(n.max(1).ilog10()));
+            }
+            TablesFact::Diverged { what } => self.diverged = Some(what.clone()),
+            TablesFact::Opened { .. }
+            | TablesFact::Moved { .. }
+            | TablesFact::Ready { .. }
+            | TablesFact::PeerCaughtUp { .. }
+            | TablesFact::PeerLost { .. } => {}
+        }
+    }
+
+    /// Changes may be lost by what this node did.
+    pub(crate) fn diverged(&mut self, what: String) {
+        self.diverged = Some(what);
+    }
+
+    /// An operator ordered what to do about it.
+    pub(crate) fn divergence_settled(&mut self) {
+        self.diverged = None;
     }
 
     /// Somebody who belongs to another pair was at the door. Bounded: a handful is enough to say.
@@ -148,17 +183,19 @@ impl Watch {
         match name {
             AlertName::DualMaster => dual_master(me, view),
             AlertName::NoMaster => no_master(view),
-            AlertName::PeerUnreachable => peer_unreachable(view),
+            AlertName::PeerUnreachable => peer_unreachable(settings, view),
             AlertName::CoordinatorLost => coordinator_lost(view),
             AlertName::EnsembleMismatch => self.ensemble_mismatch(me, view),
             AlertName::TwinNode => twin_node(me, view),
             AlertName::ClockSkew => clock_skew(settings, view),
             AlertName::DatasetFailed => self.dataset_failed_condition(),
             AlertName::Flapping => self.flapping(settings, view),
-            AlertName::ReplicationBehind
-            | AlertName::DigestMismatch
-            | AlertName::Disk
-            | AlertName::Divergence => None,
+            AlertName::ReplicationBehind => self.behind.map(|records| {
+                Condition::at_once(format!("the peer is {records} records or more behind"))
+            }),
+            AlertName::DigestMismatch => self.mismatch.clone().map(Condition::at_once),
+            AlertName::Disk => self.disk(),
+            AlertName::Divergence => self.diverged.clone().map(Condition::at_once),
         }
     }
 
@@ -175,6 +212,19 @@ impl Watch {
     fn dataset_failed_condition(&self) -> Option<Condition> {
         let (name, reason) = self.failed_datasets.iter().next()?;
         Some(Condition::at_once(format!("dataset {name} could not be loaded: {reason}")))
+    }
+
+    fn disk(&self) -> Option<Condition> {
+        match (&self.log_failed, self.disk_full) {
+            (Some(what), _) => Some(Condition::at_once(format!(
+                "the log could not be made durable ({what}): this node does not serve any more; see \
+                 to the disk, then start it again"
+            ))),
+            (None, true) => Some(Condition::at_once(
+                "the disk is full: nothing is acknowledged until there is room",
+            )),
+            (None, false) => None,
+        }
     }
 
     fn flapping(&self, settings: &Settings, view: &View) -> Option<Condition> {
@@ -293,8 +343,8 @@ fn no_master(view: &View) -> Option<Condition> {
     })
 }
 
-fn peer_unreachable(view: &View) -> Option<Condition> {
-    (!view.peer.reachable).then(|| {
+fn peer_unreachable(settings: &Settings, view: &View) -> Option<Condition> {
+    (settings.peer && !view.peer.reachable).then(|| {
         Condition::at_once(
             "the peer does not answer pings: check that it runs, and peer.address on both nodes",
         )

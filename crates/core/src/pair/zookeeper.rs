@@ -17,8 +17,10 @@
 //! * a znode with our name may be our dying session's: only the owner session makes it ours;
 //! * the client library is never asked whether we are still master.
 //!
-//! Here are its state, its facts and its commands; what a picture leads to is in `deciding`.
+//! Here are its state, its facts and its commands; what a picture leads to is in `deciding`, whether
+//! this node's data may serve in `data`.
 
+mod data;
 mod deciding;
 
 use std::sync::Arc;
@@ -34,6 +36,7 @@ use super::planted::Bug;
 use super::reason::Reason;
 use super::settings::Settings;
 use super::standing::{Holder, Standing};
+use super::sync::Fence;
 
 /// Waits between attempts to open a session: doubled from the first to the last.
 const CONNECT_RETRY_MS: (u64, u64) = (100, 1_000);
@@ -75,6 +78,17 @@ pub struct ZooKeeperElection {
     guard: Option<Guard>,
     lost: Option<Reason>,
     wants_answer: bool,
+    /// Since when nobody was seen to become master, or to heartbeat.
+    still_since: Moment,
+    /// The newest epoch by the coordinator's data, as read last.
+    current: Epoch,
+    /// The record read last names us.
+    named: Option<bool>,
+    /// The operator accepts that acknowledged changes may be lost.
+    waived: bool,
+    /// What a claim made without all changes may lose.
+    risk: Option<(Epoch, String)>,
+    divergence: Option<String>,
     /// When all steps due were taken last: a deadline up to then has been heeded.
     heeded: Option<Moment>,
 }
@@ -118,6 +132,8 @@ struct Vacancy {
 #[derive(Clone, Debug)]
 struct Claim {
     reason: Reason,
+    /// The sync znode's version, if it is done.
+    sync_version: i32,
     sent_at: Moment,
     confirming_ms: u64,
 }
@@ -126,6 +142,8 @@ struct Claim {
 struct Mastership {
     epoch: Epoch,
     epoch_version: i32,
+    /// The sync znode's version at the beginning.
+    sync_version: i32,
     reason: Reason,
     /// `None` until a quorum write in this epoch is acknowledged.
     lease_until: Option<Moment>,
@@ -171,6 +189,12 @@ impl ZooKeeperElection {
             guard: None,
             lost: None,
             wants_answer: false,
+            still_since: now,
+            current: Epoch(0),
+            named: None,
+            waived: false,
+            risk: None,
+            divergence: None,
             heeded: None,
         }
     }
@@ -371,9 +395,63 @@ impl ZooKeeperElection {
         self.mastership.is_none() && self.claim.is_none() && !self.giving_back
     }
 
-    /// The version that fences writes of this epoch; none once it is lost.
-    pub(crate) fn fence(&self, epoch: Epoch) -> Option<i32> {
-        self.mastership.as_ref().filter(|m| m.epoch == epoch).map(|m| m.epoch_version)
+    /// What fences writes of the mastership at hand; none once it is lost.
+    pub(crate) fn fence(&self) -> Option<Fence> {
+        self.mastership.as_ref().map(|m| Fence {
+            epoch: m.epoch,
+            epoch_version: m.epoch_version,
+            sync_version: m.sync_version,
+        })
+    }
+
+    /// The newest epoch by the coordinator's data, as read last.
+    pub(crate) fn current(&self) -> Epoch {
+        self.current
+    }
+
+    /// A claim is under way.
+    pub(crate) fn claiming(&self) -> bool {
+        self.claim.is_some()
+    }
+
+    /// The `sync` record read last names us; none: there was none, or it was not read yet.
+    pub(crate) fn named(&self) -> Option<bool> {
+        self.named
+    }
+
+    /// Is this word of the session at hand?
+    pub(crate) fn hears(&self, generation: u64) -> bool {
+        generation == self.generation
+    }
+
+    /// A new picture is needed, as soon as it can be had.
+    pub(crate) fn look_now(&mut self, now: Moment, fx: &mut Vec<Effect>) {
+        if self.connected() && !self.look.under_way && self.look.retry_at.is_none() {
+            self.look.wanted = true;
+            self.advance_look(now, fx);
+        }
+    }
+
+    /// An epoch that is known from elsewhere: claims are beyond it.
+    pub(crate) fn note_seen(&mut self, epoch: Epoch) {
+        self.seen = self.seen.max(epoch);
+    }
+
+    /// The operator wants this node to be master: no turn of the peer is waited for, and if data loss
+    /// is accepted, nobody is asked who has all changes, until `end_order`.
+    pub(crate) fn begin_order(&mut self, accept_data_loss: bool) {
+        self.hold_off_until = None;
+        self.waived = accept_data_loss;
+    }
+
+    /// See `begin_order`.
+    pub(crate) fn end_order(&mut self) {
+        self.waived = false;
+    }
+
+    /// What the mastership just begun may have lost, once.
+    pub(crate) fn take_divergence(&mut self) -> Option<String> {
+        self.divergence.take()
     }
 
     /// Sends a request on the current session, for the role's own fenced writes.
@@ -425,7 +503,6 @@ impl ZooKeeperElection {
                 }
             }
             ZooKeeperEvent::SyncChanged => self.look.wanted = true,
-            ZooKeeperEvent::SyncWritten { .. } => {}
             ZooKeeperEvent::Looked { picture } => self.handle_picture(now, picture),
             ZooKeeperEvent::LookFailed { reason, foreign } => {
                 self.look.under_way = false;
@@ -446,7 +523,8 @@ impl ZooKeeperElection {
                 self.picture = None;
                 self.look.wanted = true;
             }
-            ZooKeeperEvent::RegisterAnswered { epoch, answer, .. } => {
+            ZooKeeperEvent::RegisterAnswered { epoch, answer, .. }
+            | ZooKeeperEvent::SyncWritten { epoch, answer } => {
                 let refused = answer == Answer::Refused(Refusal::Epoch);
                 if refused && self.mastership.as_ref().is_some_and(|m| m.epoch == epoch) {
                     self.lose(Reason::Deposed);
@@ -474,6 +552,8 @@ impl ZooKeeperElection {
         self.foreign = None;
         self.cluster = Some(picture.cluster);
         self.seen = self.seen.max(picture.epoch.epoch);
+        self.current = picture.epoch.epoch;
+        self.named = picture.sync.as_ref().map(|_| self.is_named(&picture));
         let by_peer = picture.epoch.node.as_ref() != Some(&self.me.incarnation.node);
         if by_peer && picture.epoch.epoch > self.left {
             self.hold_off_until = None; // the peer had its turn
@@ -505,6 +585,7 @@ impl ZooKeeperElection {
             let unbroken = |seen: &HolderSeen| seen.epoch == epoch && !seen.changed;
             let seen_at = self.holder_seen.take().filter(unbroken).map(|seen| seen.at);
             if self.vacancy.is_none_or(|v| v.epoch != epoch) {
+                self.still_since = now;
                 self.wants_answer = true;
                 let quiet_since = seen_at.unwrap_or(now);
                 self.vacancy =
@@ -519,6 +600,7 @@ impl ZooKeeperElection {
                 seen.changed = false;
             }
             Some(_) | None => {
+                self.still_since = now;
                 let (epoch, created, version) = (m.epoch, m.created, m.version);
                 self.holder_seen =
                     Some(HolderSeen { epoch, created, version, at: now, changed: false });
@@ -538,9 +620,11 @@ impl ZooKeeperElection {
                 let lease_until = Some(sent_at + self.lease_ms()).filter(|until| *until > now);
                 let next_heartbeat =
                     if lease_until.is_some() { sent_at + self.heartbeat_ms() } else { now };
+                self.note_risk(epoch);
                 self.mastership = Some(Mastership {
                     epoch,
                     epoch_version,
+                    sync_version: claim.sync_version,
                     reason: claim.reason,
                     lease_until,
                     last_sent: lease_until.map(|_| sent_at),
@@ -588,6 +672,13 @@ impl ZooKeeperElection {
     }
 
     // --- small steps
+
+    /// A mastership begins: was it claimed without all changes?
+    fn note_risk(&mut self, epoch: Epoch) {
+        if let Some((_, text)) = self.risk.take_if(|(of, _)| *of == epoch) {
+            self.divergence = Some(text);
+        }
+    }
 
     fn lose(&mut self, reason: Reason) {
         if let Some(m) = self.mastership.take() {

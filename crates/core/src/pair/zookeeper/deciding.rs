@@ -10,14 +10,35 @@ use crate::pair::detector::Detector;
 use crate::pair::effect::{Effect, Replace, SyncBound, ZooKeeperRequest};
 use crate::pair::fact::{MasterZnode, Picture};
 use crate::pair::guard::Guard;
+use crate::pair::holdings::Holdings;
 use crate::pair::identity::{Contact, Epoch, NodeId, Role};
 use crate::pair::moment::Moment;
 use crate::pair::planted::Bug;
 use crate::pair::reason::Reason;
 
+/// A peer that says more is not believed: epochs are counted, and must have room to grow.
+const EPOCH_BELIEVED_MAX: Epoch = Epoch(1 << 62);
+
+/// A claim about to be made.
+struct Race {
+    /// Since when there was reason to.
+    since: Moment,
+    reason: Reason,
+    /// What it may lose.
+    risk: Option<String>,
+    /// The new epoch is larger than this one.
+    beyond: Epoch,
+}
+
 impl ZooKeeperElection {
     /// Takes every step that is due. Called after each fact and each time-out.
-    pub(crate) fn advance(&mut self, now: Moment, peer: &Detector, fx: &mut Vec<Effect>) {
+    pub(crate) fn advance(
+        &mut self,
+        now: Moment,
+        peer: &Detector,
+        held: &Holdings,
+        fx: &mut Vec<Effect>,
+    ) {
         self.heeded = Some(now);
         if let Session::Closed { retry_at, failures } = self.session
             && now >= retry_at
@@ -41,10 +62,10 @@ impl ZooKeeperElection {
             self.guard = self.foreign.clone().map(|what| Guard::ForeignZnode { what });
             return;
         };
-        self.guard = self.decide(now, &picture, peer, fx).err();
+        self.guard = self.decide(now, &picture, peer, held, fx).err();
     }
 
-    fn advance_look(&mut self, now: Moment, fx: &mut Vec<Effect>) {
+    pub(super) fn advance_look(&mut self, now: Moment, fx: &mut Vec<Effect>) {
         if self.look.retry_at.is_some_and(|at| now >= at) {
             self.look.retry_at = None;
             self.look.wanted = true;
@@ -74,31 +95,33 @@ impl ZooKeeperElection {
         now: Moment,
         picture: &Picture,
         peer: &Detector,
+        held: &Holdings,
         fx: &mut Vec<Effect>,
     ) -> Result<(), Guard> {
         if let Some(master) = &picture.master
             && self.is_mine(master)
         {
-            self.decide_own(now, picture, master, fx);
+            self.decide_own(now, picture, master, held, fx);
             return Ok(());
         }
-        self.check_guards(now, picture, peer)?;
-        match &picture.master {
-            Some(m) if m.instance == self.me.incarnation.instance => {
-                self.race(now, now, picture, Reason::OwnPreviousLife, fx)
-            }
+        self.check_guards(now, picture, peer, held)?;
+        let (since, reason) = match &picture.master {
+            Some(m) if m.instance == self.me.incarnation.instance => (now, Reason::OwnPreviousLife),
             Some(m) => match self.takeover_reason(now, m, peer) {
-                Some(reason) => {
-                    self.race(now, peer.trouble_since().unwrap_or(now), picture, reason, fx)
-                }
-                None => Ok(()),
+                Some(reason) => (peer.trouble_since().unwrap_or(now), reason),
+                None => return Ok(()),
             },
             None => {
                 let reason = self.confirm_vacancy(now, picture, peer)?;
-                let since = self.vacancy.map_or(now, |v| v.since);
-                self.race(now, since, picture, reason, fx)
+                (self.vacancy.map_or(now, |v| v.since), reason)
             }
-        }
+        };
+        let risk = self.forecast_loss(picture, peer, held);
+        // What the peer remembers may be beyond the coordinator's data, if that was lost.
+        let said = peer.heard().map_or(Epoch(0), |heard| heard.statement.epoch);
+        let said = if said < EPOCH_BELIEVED_MAX { said } else { Epoch(0) };
+        self.race(now, picture, Race { since, reason, risk, beyond: said }, fx);
+        Ok(())
     }
 
     /// The znode lives with our session: either a claim that succeeded unheard, or what we left.
@@ -107,13 +130,18 @@ impl ZooKeeperElection {
         now: Moment,
         picture: &Picture,
         master: &MasterZnode,
+        held: &Holdings,
         fx: &mut Vec<Effect>,
     ) {
         let may_enter = master.epoch > self.left || self.settings.planted.has(Bug::EpochReentered);
-        if may_enter && !self.closing && self.settings.act {
+        // Made together with the znode; else somebody deleted it by hand.
+        let sync = picture.sync.as_ref().filter(|sync| sync.epoch == master.epoch);
+        if may_enter && !self.closing && self.settings.act && !held.failed() {
+            self.note_risk(master.epoch);
             self.mastership = Some(Mastership {
                 epoch: master.epoch,
                 epoch_version: picture.epoch.version,
+                sync_version: sync.map_or(0, |sync| sync.version),
                 reason: Reason::ClaimFoundDone,
                 lease_until: None, // this was a read: only a heartbeat starts the lease
                 last_sent: None,
@@ -127,7 +155,13 @@ impl ZooKeeperElection {
         }
     }
 
-    fn check_guards(&self, now: Moment, picture: &Picture, peer: &Detector) -> Result<(), Guard> {
+    fn check_guards(
+        &self,
+        now: Moment,
+        picture: &Picture,
+        peer: &Detector,
+        held: &Holdings,
+    ) -> Result<(), Guard> {
         if self.closing {
             return Err(Guard::Closing);
         }
@@ -151,6 +185,7 @@ impl ZooKeeperElection {
         {
             return Err(mismatch);
         }
+        self.check_data(picture, peer, held)?;
         if let Some(at) = self.claim_not_before.filter(|at| now < *at) {
             return Err(Guard::ClaimsRefused { until: at });
         }
@@ -243,26 +278,24 @@ impl ZooKeeperElection {
         Err(Guard::Confirming { holder, until })
     }
 
-    fn race(
-        &mut self,
-        now: Moment,
-        since: Moment,
-        picture: &Picture,
-        reason: Reason,
-        fx: &mut Vec<Effect>,
-    ) -> Result<(), Guard> {
-        let epoch = self.seen.max(picture.epoch.epoch).max(self.left).next();
+    fn race(&mut self, now: Moment, picture: &Picture, race: Race, fx: &mut Vec<Effect>) {
+        let Race { since, reason, risk, beyond } = race;
+        let epoch = self.seen.max(picture.epoch.epoch).max(self.left).max(beyond).next();
         let planted = self.settings.planted;
         let replace = picture.master.as_ref().map(|m| Replace {
             version: (!planted.has(Bug::DeleteWithoutVersion)).then_some(m.version),
         });
         let epoch_version = (!planted.has(Bug::LateQueuedClaim)).then_some(picture.epoch.version);
-        self.claim = Some(Claim { reason, sent_at: now, confirming_ms: now.ms_since(since) });
         let sync = match &picture.sync {
+            _ if planted.has(Bug::SyncNotChecked) => SyncBound::Unchecked,
             Some(sync) => SyncBound::Version(sync.version),
             None => SyncBound::Missing,
         };
+        // Each write makes it one larger.
+        let sync_version = picture.sync.as_ref().map_or(0, |sync| sync.version.wrapping_add(1));
+        let confirming_ms = now.ms_since(since);
+        self.claim = Some(Claim { reason, sync_version, sent_at: now, confirming_ms });
+        self.risk = risk.map(|text| (epoch, text));
         self.order(ZooKeeperRequest::Claim { epoch, epoch_version, replace, sync }, fx);
-        Ok(())
     }
 }
