@@ -1,14 +1,16 @@
 //! What only tests need beside the laboratory ([`hotpair_lab`]): a turn on the machine, a container
 //! with a real systemd, a node's journal, a way between nodes that can be closed, ZooKeeper's data
-//! from outside, and steps that many tests take.
+//! from outside, steps that many tests take, and a pair with sessions that is broken by a drawn plan.
 
 use std::path::Path;
 
 pub mod exclusive;
+pub mod faults;
 pub mod journal;
 pub mod nspawn;
 pub mod relay;
 pub mod steps;
+pub mod table_lab;
 pub mod znodes;
 
 /// The root of the workspace.
