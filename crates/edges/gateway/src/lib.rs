@@ -11,6 +11,7 @@
 //! role machine's effects holds its [`GateKeeper`]; everybody else only looks.
 
 pub mod catalogue;
+mod data;
 pub mod datasets;
 pub mod function;
 pub mod gate;

@@ -1,28 +1,32 @@
 //! The clients' HTTP: an envelope around every answer, the gate around every call.
 //!
-//! A call goes: room? gate? understood? which function? its datasets? run, within its time; gate
-//! again; answer. Whatever fails on the way becomes one `Failure`, and each of those is one error
+//! A call goes: room? gate? understood? which function? whose (`calls`)? run, within its time; gate
+//! again; answer. Whatever fails on the way becomes one [`Failure`], and each of those is one error
 //! number. HTTP's status is 200 whenever the request could be read, so that clients look at one
 //! place only.
+
+mod arguments;
+mod calls;
+mod datasets;
+mod failure;
+mod logins;
+mod rows;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use hotpair_core::pair::identity::Epoch;
-use hotpair_core::services::dataset::{Availability, Dataset};
 use hotpair_http::{Handler, Method, Refusal, Request, Response, StatusCode};
-use hotpair_protocol::{CallBody, Envelope, ErrorNumber, Functions};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Value as Json, json};
+use hotpair_protocol::{Envelope, ErrorNumber, Functions};
+use serde_json::json;
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
 
-use crate::catalogue::{Builtin, Catalogue, Does, Registered};
-use crate::datasets::{Datasets, Found};
-use crate::gate::{Gate, Pass, Refused};
-use crate::json::{key_from_json, row_to_json};
+use self::failure::{Failure, shown};
+use crate::catalogue::Catalogue;
+use crate::data::Data;
+use crate::datasets::Datasets;
+use crate::gate::{Gate, Pass};
 use crate::lanes::Lanes;
 use crate::meters::Meters;
 use crate::passwords::Passwords;
@@ -65,6 +69,9 @@ impl Default for ClientSettings {
     }
 }
 
+/// What became of a call.
+type Outcome = Result<Data, Failure>;
+
 /// What a service is made of.
 #[derive(Debug)]
 pub struct ClientParts {
@@ -99,7 +106,7 @@ pub struct ClientService {
     tables: Tables,
     sessions: Arc<Sessions>,
     passwords: Passwords,
-    lanes: Arc<Lanes<()>>,
+    lanes: Arc<Lanes<Outcome>>,
     running: Semaphore,
     library: Arc<Semaphore>,
     settings: ClientSettings,
@@ -135,190 +142,76 @@ impl ClientService {
         Arc::clone(&self.sessions).keep_sweeping(self.gate.clone(), in_use)
     }
 
-    async fn answer(&self, request: &Request) -> Envelope {
+    async fn answer(self: &Arc<Self>, request: &Request) -> Answer {
+        let body = &*request.body;
         match (request.path.as_str(), &request.method) {
-            ("/v1/call", &Method::POST) => self.inside(self.call(&request.body)).await,
-            ("/v1/functions", &Method::GET) => self.inside(async { Ok(self.list()) }).await,
-            ("/v1/call", method) => self.refuse_outside(&Failure::WrongMethod {
-                path: "/v1/call",
-                wanted: "POST",
-                got: method.to_string(),
-            }),
-            ("/v1/functions", method) => self.refuse_outside(&Failure::WrongMethod {
-                path: "/v1/functions",
-                wanted: "GET",
-                got: method.to_string(),
-            }),
-            (path, _) => self.refuse_outside(&Failure::NotOffered { path: shown(path) }),
+            ("/v1/call", &Method::POST) => {
+                self.inside(async |pass| self.call(pass, body).await).await
+            }
+            ("/v1/login", &Method::POST) => {
+                self.inside(async |pass| self.log_in(pass, body).await).await
+            }
+            ("/v1/heartbeat", &Method::POST) => {
+                self.inside(async |pass| self.heartbeat(pass, body)).await
+            }
+            ("/v1/logout", &Method::POST) => {
+                self.inside(async |pass| self.log_out(pass, body).await).await
+            }
+            ("/v1/functions", &Method::GET) => self.inside(async |_| Ok(self.list())).await,
+            (path, method) => Answer::Refused(self.refuse_outside(&not_offered(path, method))),
         }
     }
 
     /// Does something behind the gate; what is not confirmed at its end was not done for the caller.
-    async fn inside(&self, work: impl Future<Output = Result<Json, Failure>>) -> Envelope {
+    async fn inside(&self, work: impl AsyncFnOnce(&Pass) -> Outcome) -> Answer {
         let Ok(_room) = self.running.try_acquire() else {
-            return self
-                .refuse_outside(&Failure::Overloaded { calls_max: self.settings.calls_max });
+            let failure = Failure::Overloaded { calls_max: self.settings.calls_max };
+            return Answer::Refused(self.refuse_outside(&failure));
         };
-        let pass = match self.gate.enter() {
-            Ok(pass) => pass,
-            Err(refused) => return self.not_serving(refused),
-        };
-        let outcome = work.await;
-        self.confirmed(&pass, outcome)
+        match self.gate.enter() {
+            Ok(pass) => {
+                let outcome = work(&pass).await;
+                self.confirmed(&pass, outcome)
+            }
+            Err(refused) => Answer::Refused(self.not_serving(&refused.to_string(), false)),
+        }
     }
 
     /// The last thing before an answer leaves.
-    fn confirmed(&self, pass: &Pass, outcome: Result<Json, Failure>) -> Envelope {
+    fn confirmed(&self, pass: &Pass, outcome: Outcome) -> Answer {
         match (pass.confirm(), outcome) {
-            (Ok(epoch), Ok(data)) => Envelope::done(epoch.0, data),
-            (Ok(epoch), Err(failure)) => failure.envelope(epoch),
-            (Err(refused), _) => self.not_serving(refused),
-        }
-    }
-
-    async fn call(&self, body: &[u8]) -> Result<Json, Failure> {
-        // serde would read a list as an object's fields in order.
-        if body.trim_ascii_start().first() == Some(&b'[') {
-            return Err(Failure::Malformed("the body: expected an object, got a list".into()));
-        }
-        let body: CallBody = serde_json::from_slice(body).map_err(|error| {
-            Failure::Malformed(format!("the body: {}", shown(&error.to_string())))
-        })?;
-        if body.is_async {
-            return Err(Failure::Malformed("`async` is not offered by this version".into()));
-        }
-        let function = self.find_function(&body)?;
-        for dataset in &function.needs {
-            self.find_dataset(dataset)?;
-        }
-        let limit = body.timeout_ms.map_or(self.settings.timeout_default, Duration::from_millis);
-        let limit = limit.min(self.settings.timeout_max);
-        let Does::Builtin(builtin) = function.does else {
-            return Err(Failure::Malformed(String::new()));
-        };
-        timeout(limit, self.run(builtin, body.arguments))
-            .await
-            .unwrap_or(Err(Failure::TimedOut { function: function.number, limit }))
-    }
-
-    fn find_function(&self, body: &CallBody) -> Result<&Registered, Failure> {
-        match (body.function, &body.gsv, &body.name) {
-            (Some(number), None, None) => self
-                .catalogue
-                .by_number(number)
-                .ok_or_else(|| Failure::NoSuchFunction(format!("number {number}"))),
-            (None, Some(gsv), Some(name)) => self
-                .catalogue
-                .by_name(gsv, name)
-                .ok_or_else(|| Failure::NoSuchFunction(shown(&format!("{gsv}:{name}")))),
-            _ => Err(Failure::Malformed(
-                "name the function either by `function` (its number) or by `gsv` and `name`".into(),
-            )),
-        }
-    }
-
-    async fn run(&self, function: Builtin, arguments: Json) -> Result<Json, Failure> {
-        match function {
-            Builtin::TableGet
-            | Builtin::TablePut
-            | Builtin::TableDelete
-            | Builtin::TableCompareAndPut
-            | Builtin::TableScan
-            | Builtin::TableAdd => Err(Failure::Malformed(String::new())),
-            Builtin::TestEcho => Ok(arguments),
-            Builtin::TestSleep => {
-                let SleepArguments { ms } = read(arguments)?;
-                sleep(Duration::from_millis(ms)).await;
-                Ok(json!({}))
+            (Ok(epoch), Ok(data)) => Answer::Done { epoch, data },
+            (Ok(_), Err(failure @ Failure::Superseded)) => {
+                Answer::Refused(self.not_serving(&failure.to_string(), true))
             }
-            Builtin::FunctionsList => Ok(self.list()),
-            Builtin::DatasetGet => self.dataset_get(&read(arguments)?),
-            Builtin::DatasetScan => self.dataset_scan(&read(arguments)?),
-            Builtin::DatasetDescribe => self.dataset_describe(&read(arguments)?),
+            (Ok(epoch), Err(failure)) => Answer::Refused(failure.envelope(epoch)),
+            (Err(refused), outcome) => {
+                let may_be_done = outcome.map_or_else(|failure| failure.may_be_done(), |_| true);
+                Answer::Refused(self.not_serving(&refused.to_string(), may_be_done))
+            }
         }
     }
 
-    fn list(&self) -> Json {
+    fn list(&self) -> Data {
         let functions = Functions { functions: self.catalogue.entries(), registered: None };
-        serde_json::to_value(functions).expect("texts and numbers are JSON")
+        Data::text(serde_json::to_string(&functions).expect("texts and numbers are JSON"))
     }
 
-    fn dataset_get(&self, arguments: &GetArguments) -> Result<Json, Failure> {
-        let dataset = self.find_dataset(&arguments.dataset)?;
-        let key = key_from_json(dataset.key_columns(), &arguments.key)
-            .map_err(|what| Failure::Malformed(format!("arguments.key: {}", shown(&what))))?;
-        let row = dataset
-            .lookup(&key)
-            .map_err(|error| Failure::Malformed(format!("arguments.key: {error}")))?;
-        Ok(json!({"row": row.map(|row| row_to_json(dataset.columns(), row))}))
-    }
-
-    fn dataset_scan(&self, arguments: &ScanArguments) -> Result<Json, Failure> {
-        let limit = arguments.limit.unwrap_or(SCAN_ROWS_DEFAULT);
-        if limit > SCAN_ROWS_MAX {
-            return Err(Failure::Malformed(format!(
-                "arguments.limit: {limit} rows are more than {SCAN_ROWS_MAX}"
-            )));
-        }
-        let dataset = self.find_dataset(&arguments.dataset)?;
-        let from = key_from_json(dataset.key_columns(), &arguments.from)
-            .map_err(|what| Failure::Malformed(format!("arguments.from: {}", shown(&what))))?;
-        let rows = dataset
-            .scan(&from, limit)
-            .map_err(|error| Failure::Malformed(format!("arguments.from: {error}")))?;
-        let columns = dataset.columns();
-        let rows: Vec<Json> = rows.into_iter().map(|row| row_to_json(columns, row)).collect();
-        Ok(json!({"rows": rows}))
-    }
-
-    fn dataset_describe(&self, arguments: &DescribeArguments) -> Result<Json, Failure> {
-        let dataset = self.find_dataset(&arguments.dataset)?;
-        let columns: Vec<Json> = dataset
-            .columns()
-            .iter()
-            .map(|column| json!({"name": column.name, "kind": column.kind.name()}))
-            .collect();
-        let key: Vec<&str> = dataset.key_columns().iter().map(|key| key.name.as_str()).collect();
-        Ok(json!({
-            "dataset": arguments.dataset,
-            "rows": dataset.rows(),
-            "columns": columns,
-            "key": key,
-            "memory_bytes": dataset.memory_bytes(),
-        }))
-    }
-
-    fn find_dataset(&self, name: &str) -> Result<Arc<dyn Dataset>, Failure> {
-        let dataset = || shown(name);
-        match self.datasets.find(name) {
-            Some(Found::Ready(found)) => Ok(found),
-            Some(Found::NotReady(Availability::StillLoading { percent })) => {
-                Err(Failure::DatasetLoading { dataset: dataset(), percent })
-            }
-            // Between opening the gate and the first row, or just now ready.
-            Some(Found::NotReady(Availability::Absent)) => {
-                Err(Failure::DatasetLoading { dataset: dataset(), percent: 0 })
-            }
-            Some(Found::NotReady(Availability::Ready)) => {
-                Err(Failure::DatasetLoading { dataset: dataset(), percent: 100 })
-            }
-            Some(Found::NotReady(Availability::Failed { reason })) => {
-                Err(Failure::DatasetFailed { dataset: dataset(), reason })
-            }
-            None => Err(Failure::Malformed(format!(
-                "arguments.dataset: no dataset named {:?} is configured",
-                dataset()
-            ))),
-        }
-    }
-
-    fn not_serving(&self, refused: Refused) -> Envelope {
+    /// Answers 308000005. Where the request may have been executed all the same, `data.executed` says so:
+    /// a number makes sending it again harmless, and without one only its caller can know.
+    fn not_serving(&self, why: &str, may_be_done: bool) -> Envelope {
         let known = self.whereabouts.load();
-        let envelope =
-            Envelope::refused(ErrorNumber::NotServing, known.epoch.0, refused.to_string());
+        let envelope = Envelope::refused(ErrorNumber::NotServing, known.epoch.0, why);
+        let mut data = json!({});
+        if may_be_done {
+            data["executed"] = "unknown".into();
+        }
         match &known.master {
-            Some(master) => envelope.with_data(json!({"master": master})),
-            None => envelope.with_retry_after_ms(RETRY_NOT_SERVING_MS),
+            Some(master) => {
+                data["master"] = master.as_str().into();
+                envelope.with_data(data)
+            }
+            None => envelope.with_data(data).with_retry_after_ms(RETRY_NOT_SERVING_MS),
         }
     }
 
@@ -328,12 +221,48 @@ impl ClientService {
     }
 }
 
+fn not_offered(path: &str, method: &Method) -> Failure {
+    let known = [
+        ("/v1/call", "POST"),
+        ("/v1/login", "POST"),
+        ("/v1/heartbeat", "POST"),
+        ("/v1/logout", "POST"),
+        ("/v1/functions", "GET"),
+    ];
+    match known.into_iter().find(|(offered, _)| *offered == path) {
+        Some((path, wanted)) => Failure::WrongMethod { path, wanted, got: method.to_string() },
+        None => Failure::NotOffered { path: shown(path) },
+    }
+}
+
+/// An answer before it is bytes.
+enum Answer {
+    Done { epoch: Epoch, data: Data },
+    Refused(Envelope),
+}
+
+impl Answer {
+    fn error_no(&self) -> ErrorNumber {
+        match self {
+            Self::Done { .. } => ErrorNumber::Done,
+            Self::Refused(envelope) => envelope.error_no,
+        }
+    }
+
+    fn into_response(self) -> Response {
+        match self {
+            Self::Done { epoch, data } => Response::json(StatusCode::OK, data.envelope(epoch.0)),
+            Self::Refused(envelope) => respond(StatusCode::OK, &envelope),
+        }
+    }
+}
+
 impl Handler for ClientService {
     async fn handle(self: Arc<Self>, request: Request) -> Response {
         let started = Instant::now();
-        let envelope = self.answer(&request).await;
-        self.meters.count(envelope.error_no, started.elapsed());
-        respond(StatusCode::OK, &envelope)
+        let answer = self.answer(&request).await;
+        self.meters.count(answer.error_no(), started.elapsed());
+        answer.into_response()
     }
 
     fn refuse(&self, refusal: &Refusal) -> Response {
@@ -359,113 +288,7 @@ fn respond(status: StatusCode, envelope: &Envelope) -> Response {
     Response::json(status, serde_json::to_vec(envelope).expect("an envelope is JSON"))
 }
 
-fn read<T: DeserializeOwned>(arguments: Json) -> Result<T, Failure> {
-    serde_json::from_value(arguments)
-        .map_err(|error| Failure::Malformed(format!("arguments: {}", shown(&error.to_string()))))
-}
-
-/// Words that may hold a caller's own, cut in the middle: an answer must not grow with a request.
-fn shown(words: &str) -> String {
-    let length = words.chars().count();
-    if length <= SHOWN_MAX {
-        return words.to_owned();
-    }
-    let begin: String = words.chars().take(SHOWN_MAX / 2).collect();
-    let end: String = words.chars().skip(length - SHOWN_MAX / 2).collect();
-    format!("{begin} … {end}")
-}
-
-/// Why a call was not done. Nothing was executed, except where it says so.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-enum Failure {
-    #[error("{0}")]
-    Malformed(String),
-    #[error("{path} takes {wanted}, not {got}")]
-    WrongMethod { path: &'static str, wanted: &'static str, got: String },
-    #[error("{path} is not offered by this version; there are POST /v1/call and GET /v1/functions")]
-    NotOffered { path: String },
-    #[error("no such function: {0}")]
-    NoSuchFunction(String),
-    #[error("{calls_max} calls are running already; this one was not executed")]
-    Overloaded { calls_max: usize },
-    #[error("all {connections_max} connections are busy; nothing was executed")]
-    NoConnection { connections_max: usize },
-    #[error("dataset {dataset} is still loading ({percent} %)")]
-    DatasetLoading { dataset: String, percent: u8 },
-    #[error("dataset {dataset} failed to load and is being tried again: {reason}")]
-    DatasetFailed { dataset: String, reason: String },
-    /// The function was begun.
-    #[error("function {function} took longer than {} ms", limit.as_millis())]
-    TimedOut { function: u32, limit: Duration },
-}
-
-impl Failure {
-    fn error_no(&self) -> ErrorNumber {
-        match self {
-            Self::Malformed(_) | Self::WrongMethod { .. } | Self::NotOffered { .. } => {
-                ErrorNumber::Malformed
-            }
-            Self::NoSuchFunction(_) => ErrorNumber::NoSuchFunction,
-            Self::Overloaded { .. } | Self::NoConnection { .. } => ErrorNumber::Overloaded,
-            Self::DatasetLoading { .. } => ErrorNumber::DatasetLoading,
-            Self::DatasetFailed { .. } => ErrorNumber::DatasetFailed,
-            Self::TimedOut { .. } => ErrorNumber::TimedOut,
-        }
-    }
-
-    fn envelope(&self, epoch: Epoch) -> Envelope {
-        let envelope = Envelope::refused(self.error_no(), epoch.0, self.to_string());
-        match self {
-            Self::DatasetLoading { dataset, percent } => envelope
-                .with_data(json!({"dataset": dataset, "percent": percent}))
-                .with_retry_after_ms(RETRY_LOADING_MS),
-            Self::DatasetFailed { dataset, reason } => {
-                envelope.with_data(json!({"dataset": dataset, "reason": reason}))
-            }
-            Self::Overloaded { .. } | Self::NoConnection { .. } => {
-                envelope.with_retry_after_ms(RETRY_OVERLOADED_MS)
-            }
-            Self::Malformed(_)
-            | Self::WrongMethod { .. }
-            | Self::NotOffered { .. }
-            | Self::NoSuchFunction(_)
-            | Self::TimedOut { .. } => envelope,
-        }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-struct SleepArguments {
-    ms: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct GetArguments {
-    dataset: String,
-    key: Vec<Json>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ScanArguments {
-    dataset: String,
-    #[serde(default)]
-    from: Vec<Json>,
-    limit: Option<usize>,
-}
-
-#[derive(Debug, Deserialize)]
-struct DescribeArguments {
-    dataset: String,
-}
-
-/// Rows of a scan when its caller does not say.
-const SCAN_ROWS_DEFAULT: usize = 100;
-/// Rows of a scan: about 10 ms of work and a few megabytes.
-const SCAN_ROWS_MAX: usize = 10_000;
-const SHOWN_MAX: usize = 200;
 const RETRY_NOT_SERVING_MS: u64 = 100;
-const RETRY_LOADING_MS: u64 = 500;
-const RETRY_OVERLOADED_MS: u64 = 100;
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,11 @@
-//! The client API: the envelope around every answer, the body of a call, the list of functions.
+//! The client API: the envelope around every answer, sessions, the body of a call, the list of
+//! functions.
+
+use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::error_number::ErrorNumber;
 
@@ -60,10 +64,10 @@ impl Envelope {
 /// The body of `POST /v1/call`. A function is named by its number, or by `gsv` and `name`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CallBody {
-    /// The session; not needed until sessions exist.
+    /// The session; functions of tables and datasets want one where users are configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
-    /// The request's number within the session.
+    /// The request's number within the session, from 1: sent again with it, it is done once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<u64>,
     /// The function's number.
@@ -87,6 +91,89 @@ pub struct CallBody {
     /// Answer with a ticket at once.
     #[serde(default, rename = "async", skip_serializing_if = "is_false")]
     pub is_async: bool,
+}
+
+/// A [`CallBody`] as a server reads it: texts lie in the body as far as they can, and the arguments
+/// are left as they came.
+#[derive(Debug, Deserialize)]
+pub struct CallText<'a> {
+    /// The session.
+    #[serde(default, borrow)]
+    pub session: Option<Text<'a>>,
+    /// The request's number within the session.
+    #[serde(default)]
+    pub request: Option<u64>,
+    /// The function's number.
+    #[serde(default)]
+    pub function: Option<u32>,
+    /// `group/service/version`.
+    #[serde(default, borrow)]
+    pub gsv: Option<Text<'a>>,
+    /// The function's name within its group, service and version.
+    #[serde(default, borrow)]
+    pub name: Option<Text<'a>>,
+    /// What the function takes, as JSON text.
+    #[serde(default, borrow)]
+    pub arguments: Option<&'a RawValue>,
+    /// The longest time the function may take.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    /// Answers up to this request number are not needed any more.
+    #[serde(default)]
+    pub done_up_to: Option<u64>,
+    /// Answer with a ticket at once.
+    #[serde(default, rename = "async")]
+    pub is_async: bool,
+}
+
+/// A text that lies in what was read, unless escapes had to be taken out of it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
+
+/// The body of `POST /v1/login`.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginBody {
+    /// Who.
+    pub user: String,
+    /// The proof; never shown.
+    pub password: String,
+}
+
+impl std::fmt::Debug for LoginBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoginBody").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// The data of its answer.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginAnswer {
+    /// The session's token: whoever has it is this user.
+    pub session: String,
+    /// A session that is silent for so long is over.
+    pub idle_timeout_ms: u64,
+}
+
+impl std::fmt::Debug for LoginAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoginAnswer")
+            .field("idle_timeout_ms", &self.idle_timeout_ms)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The body of `POST /v1/heartbeat` and of `POST /v1/logout`.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionBody {
+    /// The session's token.
+    pub session: String,
+}
+
+impl std::fmt::Debug for SessionBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionBody").finish_non_exhaustive()
+    }
 }
 
 fn is_false(value: &bool) -> bool {
@@ -120,4 +207,53 @@ pub struct Functions {
     /// Whether the registry has them under this node's epoch now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registered: Option<bool>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_call_reads_the_same_borrowed_and_owned() {
+        let body = CallBody {
+            session: Some("a\"b".to_owned()),
+            request: Some(7),
+            function: Some(1002),
+            gsv: Some("a/b/1".to_owned()),
+            name: Some("c".to_owned()),
+            arguments: json!({"table": "t", "value": [1, 2]}),
+            timeout_ms: Some(8),
+            done_up_to: Some(6),
+            is_async: true,
+        };
+        let sent = serde_json::to_string(&body).unwrap();
+        let read: CallText<'_> = serde_json::from_str(&sent).unwrap();
+        let own = |text: Option<Text<'_>>| text.map(|text| text.0.into_owned());
+        assert!(matches!(read.name, Some(Text(Cow::Borrowed("c")))));
+        let again = CallBody {
+            session: own(read.session),
+            request: read.request,
+            function: read.function,
+            gsv: own(read.gsv),
+            name: own(read.name),
+            arguments: serde_json::from_str(read.arguments.unwrap().get()).unwrap(),
+            timeout_ms: read.timeout_ms,
+            done_up_to: read.done_up_to,
+            is_async: read.is_async,
+        };
+        assert_eq!(again, body);
+        let empty: CallText<'_> = serde_json::from_str("{}").unwrap();
+        assert!(empty.session.is_none() && empty.arguments.is_none() && !empty.is_async);
+    }
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        let secret = || "hush".to_owned();
+        let login = LoginBody { user: "ann".to_owned(), password: secret() };
+        let answer = LoginAnswer { session: secret(), idle_timeout_ms: 1 };
+        let shown = format!("{login:?} {answer:?} {:?}", SessionBody { session: secret() });
+        assert!(!shown.contains("hush") && shown.contains("ann"), "{shown}");
+    }
 }

@@ -13,7 +13,10 @@ pub mod role;
 pub mod status;
 
 pub use alerts::{AlertEntry, AlertmanagerAlert, Alerts};
-pub use call::{CallBody, Envelope, FunctionEntry, Functions};
+pub use call::{
+    CallBody, CallText, Envelope, FunctionEntry, Functions, LoginAnswer, LoginBody, SessionBody,
+    Text,
+};
 pub use control::{SwitchoverAnswer, SwitchoverBody};
 pub use error_number::ErrorNumber;
 pub use role::{PeerRole, Role};

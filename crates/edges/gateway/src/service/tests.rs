@@ -1,13 +1,30 @@
+mod library;
+mod numbers;
+mod sessions;
+mod tables;
+mod writer_thread;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::{Mutex, RwLock};
 
 use hotpair_core::pair::Moment;
-use hotpair_core::services::dataset::{Column, ColumnKind, KeyError, Row, Value, check_key};
+use hotpair_core::services::dataset::{
+    Availability, Column, ColumnKind, Dataset, KeyError, Row as DatasetRow, Value, check_key,
+};
+use hotpair_core::tables::USERS;
+use hotpair_core::tables::store::Store;
+use hotpair_core::tables::table::Row;
 use hotpair_http::{Connection, Counters, Limits, bind, client, serve};
+use serde_json::Value as Json;
+use tokio::time::{sleep, timeout};
 
+use self::writer_thread::WriterThread;
 use super::*;
+use crate::catalogue::Registered;
+use crate::datasets::Found;
 use crate::gate::{GateKeeper, boot_time_ns};
+use crate::passwords;
 use crate::sessions::SessionSettings;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -16,7 +33,7 @@ const LONG: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 struct Positions {
     columns: Vec<Column>,
-    rows: BTreeMap<Vec<Value>, Row>,
+    rows: BTreeMap<Vec<Value>, DatasetRow>,
 }
 
 fn positions() -> Positions {
@@ -47,12 +64,12 @@ impl Dataset for Positions {
         self.rows.len() as u64
     }
 
-    fn lookup(&self, key: &[Value]) -> Result<Option<Row>, KeyError> {
+    fn lookup(&self, key: &[Value]) -> Result<Option<DatasetRow>, KeyError> {
         check_key(self.key_columns(), key, false)?;
         Ok(self.rows.get(key).cloned())
     }
 
-    fn scan(&self, from: &[Value], limit: usize) -> Result<Vec<Row>, KeyError> {
+    fn scan(&self, from: &[Value], limit: usize) -> Result<Vec<DatasetRow>, KeyError> {
         check_key(self.key_columns(), from, true)?;
         Ok(self.rows.range(from.to_vec()..).take(limit).map(|(_, row)| row.clone()).collect())
     }
@@ -82,6 +99,32 @@ struct Served {
     datasets: Arc<OneDataset>,
     whereabouts: Arc<ArcSwap<Whereabouts>>,
     meters: Arc<Meters>,
+    tables: Tables,
+    writer: WriterThread,
+    sessions: Arc<Sessions>,
+    service: Arc<ClientService>,
+}
+
+/// How a service under test differs from the usual one.
+struct Wanted {
+    settings: ClientSettings,
+    library: Vec<Registered>,
+    /// Names and passwords.
+    users: Vec<(&'static str, &'static str)>,
+    queue: usize,
+    clock: fn() -> Moment,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self {
+            settings: ClientSettings::default(),
+            library: Vec::new(),
+            users: Vec::new(),
+            queue: 4096,
+            clock: || Moment(boot_time_ns() / 1_000_000),
+        }
+    }
 }
 
 fn in_an_hour() -> Moment {
@@ -90,32 +133,50 @@ fn in_an_hour() -> Moment {
 
 /// A service whose gate is open for epoch 7.
 fn serving() -> Served {
-    let mut served = closed(ClientSettings::default());
+    serving_as(Wanted::default())
+}
+
+fn serving_as(wanted: Wanted) -> Served {
+    let mut served = closed_as(wanted);
     served.keeper.open(Epoch(7), in_an_hour());
     served
 }
 
 fn closed(settings: ClientSettings) -> Served {
+    closed_as(Wanted { settings, ..Wanted::default() })
+}
+
+fn closed_as(wanted: Wanted) -> Served {
     let keeper = GateKeeper::new(None);
     let datasets = Arc::new(OneDataset(Mutex::new(Found::Ready(Arc::new(positions())))));
     let whereabouts = Arc::<ArcSwap<Whereabouts>>::default();
     let meters = Arc::<Meters>::default();
-    let (tables, _no_writer) = Tables::new(Arc::default(), 1);
-    let service = ClientService::new(ClientParts {
+    let mut store = Store::default();
+    for (name, password) in wanted.users {
+        let value = passwords::hash(password).unwrap().into_bytes().into();
+        store.put(&USERS.into(), &name.as_bytes().into(), Row { value, version: 1 });
+    }
+    let store = Arc::new(RwLock::new(store));
+    let (tables, queue) = Tables::new(Arc::clone(&store), wanted.queue);
+    let writer = WriterThread::start(store, queue);
+    let settings = SessionSettings::default();
+    let sessions = Arc::new(Sessions::with_clock(tables.clone(), settings, wanted.clock));
+    let service = Arc::new(ClientService::new(ClientParts {
         gate: keeper.gate(),
-        catalogue: Arc::new(Catalogue::built_in()),
+        catalogue: Arc::new(Catalogue::with_library(wanted.library).unwrap()),
         datasets: Arc::clone(&datasets) as Arc<dyn Datasets>,
         whereabouts: Arc::clone(&whereabouts),
         meters: Arc::clone(&meters),
-        sessions: Arc::new(Sessions::new(tables.clone(), SessionSettings::default())),
-        tables,
+        tables: tables.clone(),
+        sessions: Arc::clone(&sessions),
         passwords: Passwords::start().unwrap(),
-        settings,
-    });
+        settings: wanted.settings,
+    }));
     let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, Limits::client(), Arc::new(service), Arc::<Counters>::default()));
-    Served { address, keeper, datasets, whereabouts, meters }
+    let (limits, handler) = (Limits::client(), Arc::clone(&service));
+    tokio::spawn(serve(listener, limits, handler, Arc::<Counters>::default()));
+    Served { address, keeper, datasets, whereabouts, meters, tables, writer, sessions, service }
 }
 
 impl Served {
@@ -149,14 +210,23 @@ impl Served {
         timeout(LONG, wait).await.unwrap_or_else(|_| panic!("never were {inside} inside"));
     }
 
-    /// A call of `sleep` that runs on while the test does other things.
-    fn sleeping(&self, ms: u64) -> tokio::task::JoinHandle<Envelope> {
-        let url = format!("http://{}/v1/call", self.address);
-        let body = json!({"function": 1902, "arguments": {"ms": ms}}).to_string();
+    /// A call that runs on while the test does other things.
+    fn calling(&self, body: &Json) -> tokio::task::JoinHandle<Envelope> {
+        let (url, body) = (format!("http://{}/v1/call", self.address), body.to_string());
         tokio::spawn(async move {
             let answer = client::post_json(&url, &[], body, LONG).await.unwrap();
             serde_json::from_slice(&answer.body).unwrap()
         })
+    }
+
+    /// A session that nobody had to log in for.
+    async fn session(&self) -> String {
+        self.sessions.create(Epoch(7), "ann").await.unwrap()
+    }
+
+    /// A call of `sleep` that runs on while the test does other things.
+    fn sleeping(&self, ms: u64) -> tokio::task::JoinHandle<Envelope> {
+        self.calling(&json!({"function": 1902, "arguments": {"ms": ms}}))
     }
 }
 
@@ -268,7 +338,8 @@ async fn malformed_calls_are_refused_with_what_and_where() {
     let served = serving();
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let long = format!("{{\"function\":\"{}\"}}", "x".repeat(500_000));
-    let cases: [(&str, &str); 14] = [
+    let nested = format!("{{\"function\":1901,\"arguments\":{deep}}}");
+    let cases: [(&str, &str); 17] = [
         ("", "the body: EOF"),
         ("hello", "the body: expected value at line 1 column 1"),
         ("[]", "the body: "),
@@ -281,6 +352,9 @@ async fn malformed_calls_are_refused_with_what_and_where() {
         ("{\"name\":\"echo\"}", "either by `function`"),
         ("{\"function\":1901,\"async\":true}", "`async` is not offered"),
         ("{\"function\":1902,\"arguments\":{}}", "arguments: missing field `ms`"),
+        ("{\"function\":1901,\"request\":1}", "within a `session`, and none is given"),
+        ("{\"function\":1901,\"request\":0,\"session\":\"a\"}", "numbers begin at 1"),
+        (&nested, "arguments: JSON nested deeper than"),
         (&deep, "the body: "),
         (&long, "at line 1 column"),
     ];
@@ -306,9 +380,9 @@ async fn what_is_not_offered_says_so() {
     let unknown = served.call(json!({"gsv": "a/b/1", "name": "c"})).await;
     assert_eq!(unknown.error_no, ErrorNumber::NoSuchFunction);
     assert!(unknown.error_info.contains("a/b/1:c"));
-    let login = served.post("/v1/login", "{}").await;
-    assert_eq!(login.error_no, ErrorNumber::Malformed);
-    assert!(login.error_info.starts_with("/v1/login is not offered by this version"));
+    let result = served.post("/v1/result", "{}").await;
+    assert_eq!(result.error_no, ErrorNumber::Malformed);
+    assert!(result.error_info.starts_with("/v1/result is not offered by this version"));
     let wrong = served.get("/v1/call").await;
     assert_eq!(wrong.error_info, "/v1/call takes POST, not GET");
 }

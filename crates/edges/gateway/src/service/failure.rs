@@ -1,0 +1,184 @@
+//! Why a call was not done: each variant is one error number, and a sentence for the caller.
+
+use std::time::Duration;
+
+use hotpair_core::pair::identity::Epoch;
+use hotpair_core::tables::change::Refusal;
+use hotpair_protocol::{Envelope, ErrorNumber};
+use serde_json::{Value as Json, json};
+
+use crate::function::FunctionError;
+use crate::passwords::LoginsFull;
+use crate::tables::{NotCommitted, Unsubmitted};
+
+/// Why a call was not done. Nothing was executed, except where it says so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("{0}")]
+    Malformed(String),
+    #[error("{path} takes {wanted}, not {got}")]
+    WrongMethod { path: &'static str, wanted: &'static str, got: String },
+    #[error(
+        "{path} is not offered by this version; there are POST /v1/login, /v1/heartbeat, \
+         /v1/logout, /v1/call and GET /v1/functions"
+    )]
+    NotOffered { path: String },
+    #[error("no such function: {0}")]
+    NoSuchFunction(String),
+    #[error("{calls_max} calls are running already; this one was not executed")]
+    Overloaded { calls_max: usize },
+    #[error("all {connections_max} connections are busy; nothing was executed")]
+    NoConnection { connections_max: usize },
+    #[error("{outstanding_max} calls of this session are under way; this one was not executed")]
+    SessionFull { outstanding_max: usize },
+    #[error(transparent)]
+    LoginsFull(#[from] LoginsFull),
+    #[error(transparent)]
+    Unsubmitted(#[from] Unsubmitted),
+    #[error("{0}; nothing was executed")]
+    Busy(String),
+    #[error("the session is unknown or over; log in")]
+    SessionUnknown,
+    #[error("this function wants a session; log in")]
+    SessionWanted,
+    #[error("wrong user or password")]
+    WrongPassword,
+    #[error("request {number} is older than the window: replies up to {floor} are gone")]
+    TooOld { number: u64, floor: u64 },
+    #[error("{0}")]
+    NotAllowed(String),
+    #[error("dataset {dataset} is still loading ({percent} %)")]
+    DatasetLoading { dataset: String, percent: u8 },
+    #[error("dataset {dataset} failed to load and is being tried again: {reason}")]
+    DatasetFailed { dataset: String, reason: String },
+    #[error("{text}")]
+    Failed { text: String, data: Json },
+    /// It may have been executed, or may yet be.
+    #[error("function {function} took longer than {} ms", limit.as_millis())]
+    TimedOut { function: u32, limit: Duration },
+    /// It may have been executed; the next master knows.
+    #[error("this node's mastership ended before the request was acknowledged")]
+    Superseded,
+}
+
+impl Failure {
+    pub(crate) fn error_no(&self) -> ErrorNumber {
+        match self {
+            Self::Malformed(_) | Self::WrongMethod { .. } | Self::NotOffered { .. } => {
+                ErrorNumber::Malformed
+            }
+            Self::NoSuchFunction(_) => ErrorNumber::NoSuchFunction,
+            Self::Overloaded { .. }
+            | Self::NoConnection { .. }
+            | Self::SessionFull { .. }
+            | Self::LoginsFull(_)
+            | Self::Unsubmitted(_)
+            | Self::Busy(_) => ErrorNumber::Overloaded,
+            Self::SessionUnknown | Self::SessionWanted => ErrorNumber::SessionUnknown,
+            Self::WrongPassword => ErrorNumber::WrongPassword,
+            Self::TooOld { .. } => ErrorNumber::TooOld,
+            Self::NotAllowed(_) => ErrorNumber::NotAllowed,
+            Self::DatasetLoading { .. } => ErrorNumber::DatasetLoading,
+            Self::DatasetFailed { .. } => ErrorNumber::DatasetFailed,
+            Self::Failed { .. } => ErrorNumber::FunctionFailed,
+            Self::TimedOut { .. } => ErrorNumber::TimedOut,
+            Self::Superseded => ErrorNumber::NotServing,
+        }
+    }
+
+    pub(crate) fn envelope(&self, epoch: Epoch) -> Envelope {
+        let envelope = Envelope::refused(self.error_no(), epoch.0, self.to_string());
+        match self {
+            Self::DatasetLoading { dataset, percent } => envelope
+                .with_data(json!({"dataset": dataset, "percent": percent}))
+                .with_retry_after_ms(RETRY_LOADING_MS),
+            Self::DatasetFailed { dataset, reason } => {
+                envelope.with_data(json!({"dataset": dataset, "reason": reason}))
+            }
+            Self::Failed { data, .. } => envelope.with_data(data.clone()),
+            Self::Unsubmitted(Unsubmitted::DiskFull) => {
+                envelope.with_retry_after_ms(RETRY_DISK_FULL_MS)
+            }
+            Self::Overloaded { .. }
+            | Self::NoConnection { .. }
+            | Self::SessionFull { .. }
+            | Self::LoginsFull(_)
+            | Self::Unsubmitted(Unsubmitted::QueueFull | Unsubmitted::NoWriter)
+            | Self::Busy(_) => envelope.with_retry_after_ms(RETRY_OVERLOADED_MS),
+            Self::Malformed(_)
+            | Self::WrongMethod { .. }
+            | Self::NotOffered { .. }
+            | Self::NoSuchFunction(_)
+            | Self::SessionUnknown
+            | Self::SessionWanted
+            | Self::WrongPassword
+            | Self::TooOld { .. }
+            | Self::NotAllowed(_)
+            | Self::TimedOut { .. }
+            | Self::Superseded => envelope,
+        }
+    }
+
+    /// Whether something may have been executed all the same.
+    pub(crate) fn may_be_done(&self) -> bool {
+        matches!(self, Self::TimedOut { .. } | Self::Superseded)
+    }
+
+    /// A failure of a function that has a sentence only.
+    pub(crate) fn failed(text: String) -> Self {
+        Self::Failed { text, data: json!({}) }
+    }
+}
+
+impl From<NotCommitted> for Failure {
+    fn from(not_committed: NotCommitted) -> Self {
+        match not_committed {
+            NotCommitted::Unsubmitted(why) => Self::Unsubmitted(why),
+            NotCommitted::Conflict => {
+                Self::Busy("the rows that it depends on keep changing".to_owned())
+            }
+            NotCommitted::Superseded => Self::Superseded,
+            NotCommitted::Refused(refusal) => match refusal {
+                Refusal::SessionUnknown => Self::SessionUnknown,
+                Refusal::TooOld { number, floor } => Self::TooOld { number, floor },
+                Refusal::NotANumber { .. } => Self::failed(shown(&refusal.to_string())),
+                Refusal::TooLarge { .. } => Self::Malformed(refusal.to_string()),
+                Refusal::Busy(why) => Self::Busy(why),
+            },
+        }
+    }
+}
+
+impl From<FunctionError> for Failure {
+    fn from(error: FunctionError) -> Self {
+        use hotpair_core::services::dataset::Availability;
+        match error {
+            FunctionError::Failed { text, data } => Self::Failed { text, data },
+            FunctionError::Malformed(what) => Self::Malformed(format!("arguments: {what}")),
+            FunctionError::NotAllowed(why) => Self::NotAllowed(why),
+            FunctionError::Dataset { dataset, availability } => match availability {
+                Availability::Failed { reason } => Self::DatasetFailed { dataset, reason },
+                Availability::StillLoading { percent } => Self::DatasetLoading { dataset, percent },
+                // Between opening the gate and the first row, or just now ready.
+                Availability::Absent => Self::DatasetLoading { dataset, percent: 0 },
+                Availability::Ready => Self::DatasetLoading { dataset, percent: 100 },
+            },
+        }
+    }
+}
+
+/// Words that may hold a caller's own, cut in the middle: an answer must not grow with a request.
+pub(crate) fn shown(words: &str) -> String {
+    let length = words.chars().count();
+    if length <= SHOWN_MAX {
+        return words.to_owned();
+    }
+    let begin: String = words.chars().take(SHOWN_MAX / 2).collect();
+    let end: String = words.chars().skip(length - SHOWN_MAX / 2).collect();
+    format!("{begin} … {end}")
+}
+
+const SHOWN_MAX: usize = 200;
+const RETRY_LOADING_MS: u64 = 500;
+const RETRY_OVERLOADED_MS: u64 = 100;
+const RETRY_DISK_FULL_MS: u64 = 1_000;
