@@ -282,12 +282,19 @@ fn merge_requests(lines: &[Request], report: &mut Report) -> Requests {
     let mut merged = Requests::new();
     for line in lines {
         let key = (line.client.clone(), line.request, line.copy);
-        match merged.get(&key) {
+        match merged.get_mut(&key) {
             Some(known) if known.outcome.is_some() && line.outcome.is_some() => {
                 report.violate(format!("{} has two outcomes", said(line)));
             }
-            Some(known) if known.outcome.is_some() => {}
-            Some(_) | None => {
+            Some(known) => {
+                // It may have been sent by somebody who did not wait, and again by one who did.
+                let at_ns = known.at_ns.min(line.at_ns);
+                if known.outcome.is_none() {
+                    known.clone_from(line);
+                }
+                known.at_ns = at_ns;
+            }
+            None => {
                 merged.insert(key, line.clone());
             }
         }

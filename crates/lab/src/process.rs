@@ -161,7 +161,12 @@ mod tests {
         let id = process.id();
         assert!(!process.is_frozen().unwrap());
         process.freeze().unwrap();
-        assert!(process.is_frozen().unwrap());
+        // The signal takes effect in its own time.
+        eventually(Duration::from_secs(10), "it is frozen", || {
+            ensure!(process.is_frozen()?, "it runs");
+            Ok(())
+        })
+        .unwrap();
         drop(process);
         assert!(!Path::new(&format!("/proc/{id}")).exists());
     }

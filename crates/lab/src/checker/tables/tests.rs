@@ -159,6 +159,21 @@ fn an_unknown_call_may_have_been_done_or_not() {
 }
 
 #[test]
+fn a_request_sent_unheard_and_again_may_have_been_done_the_first_time() {
+    let mut story = honest();
+    let mut unheard = story.call("two", add(), None).clone();
+    story.history.requests.pop();
+    unheard.outcome = None;
+    story.look("counter", 4, 17);
+    let again = story.add("two", 4);
+    (again.request, unheard.request) = (2, 2);
+    story.history.requests.push(unheard);
+    story.end("counter", 4, 17);
+    story.end("register", "x2", 15);
+    story.assert_good();
+}
+
+#[test]
 fn an_addition_missing_at_the_end_is_lost() {
     let mut story = honest();
     story.end("counter", 2, 11);
