@@ -29,12 +29,19 @@ const ROWS: u64 = 100_000;
 /// One node's tables.
 struct Side {
     thread: TablesThread,
-    facts: mpsc::Receiver<Fact>,
+    facts: std::sync::mpsc::Receiver<Fact>,
 }
 
 impl Side {
     fn start(name: &str, directory: &Path, peer: Option<String>) -> Result<Self> {
-        let (sender, facts) = mpsc::channel(64);
+        // As the control thread does, somebody takes every fact at once.
+        let (sender, mut told) = mpsc::channel(64);
+        let (keep, facts) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            while let Some(fact) = told.blocking_recv() {
+                let _ = keep.send(fact);
+            }
+        });
         let me = Identity {
             incarnation: Incarnation {
                 node: NodeId::new(name),
@@ -65,21 +72,18 @@ impl Side {
     /// Waits for a fact.
     fn wait<T>(&mut self, what: &str, mut is: impl FnMut(&TablesFact) -> Option<T>) -> Result<T> {
         let until = Instant::now() + LIMIT;
-        while Instant::now() < until {
-            match self.facts.try_recv() {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.facts.recv_timeout(left) {
                 Ok(Fact::Tables(fact)) => {
                     if let Some(found) = is(&fact) {
                         return Ok(found);
                     }
                 }
                 Ok(_) => {}
-                Err(mpsc::error::TryRecvError::Empty) => {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                Err(mpsc::error::TryRecvError::Disconnected) => bail!("the tables' thread ended"),
+                Err(error) => bail!("{what} did not happen within {LIMIT:?}: {error}"),
             }
         }
-        bail!("{what} did not happen within {LIMIT:?}")
     }
 
     fn prepare(&mut self, epoch: Epoch) -> Result<()> {
@@ -174,7 +178,7 @@ fn figures(took: Duration, mut times: Vec<u32>) -> Value {
 /// Commits a second to a peer over loopback.
 pub(super) fn commits(count: u64, outstanding: usize) -> Result<Value> {
     let scratch = tempfile::tempdir()?;
-    let (mut master, mut standby) = pair(scratch.path())?;
+    let (master, mut standby) = pair(scratch.path())?;
     let (epoch, other) = (Epoch(1), Epoch(2));
     let warm = load(&master, epoch, count / 10, outstanding)?;
     drop(warm);
