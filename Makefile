@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix simulate bench soak install-test-needs cargo-present
+.PHONY: help demo test check fix simulate bench soak planted install-test-needs cargo-present
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -24,7 +24,7 @@ demo: cargo-present ## a pair on a real ZooKeeper, broken in every way it knows;
 	$(CARGO) build --locked --release --workspace --bins
 	$(TARGET)/release/hotpair demo $(ARGS)
 
-test: cargo-present install-test-needs ## all tests, with real ZooKeeper servers, networks and tools
+test: cargo-present install-test-needs planted ## all tests, with real ZooKeeper servers, networks and tools
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked -p hotpair-simulator --features planted-bugs --test planted_bugs
 	$(CARGO) test --locked --workspace --no-fail-fast
@@ -48,10 +48,18 @@ bench: cargo-present ## the benchmarks, with a JSON report; ARGS are passed on
 	$(CARGO) build --locked --release --workspace --bins
 	$(TARGET)/release/hotpair bench $(ARGS)
 
-soak: cargo-present install-test-needs ## the long tests as well: a real systemd, every fault many times
+soak: cargo-present install-test-needs planted ## the long tests as well: a real systemd, every fault many times, 200 fault runs
 	$(INSTALL) nspawn
 	$(CARGO) build --locked --workspace --bins
 	HOTPAIR_SOAK=1 $(CARGO) test --locked --workspace --test '*' -- --nocapture --test-threads=1
+
+# In the same folder, so that only our own crates are compiled a second time. The build that follows
+# puts the product's binary back in its place.
+planted: cargo-present ## the binary with known bugs for the tests that must find them, as hotpair-planted
+	$(CARGO) build --locked --workspace --bin hotpair --features hotpair-node/planted-bugs
+	cp $(TARGET)/debug/hotpair $(TARGET)/debug/hotpair-planted.new
+	mv $(TARGET)/debug/hotpair-planted.new $(TARGET)/debug/hotpair-planted
+	$(CARGO) build --locked --workspace --bin hotpair
 
 install-test-needs: ## what the tests need from outside, only where missing (apt-get, root)
 	$(INSTALL) zookeeper namespaces systemd prometheus
