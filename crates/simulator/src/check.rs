@@ -6,14 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hotpair_core::pair::alert::AlertName;
-use hotpair_core::pair::effect::Effect;
+use hotpair_core::pair::effect::{Effect, ZooKeeperOrder, ZooKeeperRequest};
 use hotpair_core::pair::identity::{Epoch, Role};
+use hotpair_core::tables::position::History;
 
 use super::clock::{MS, Micros};
 use super::outcome::{Rule, Violation};
 use super::plan::Residue;
 use super::world::{Event, NAMES, Stage, World};
 
+/// Orders numbered from here on are promotions.
+pub(crate) const PROMOTIONS: u64 = 1 << 32;
 /// Requests to ZooKeeper that a node may send in a second, in the storm and in the calm.
 const ORDERS_A_SECOND: (u32, u32) = (300, 60);
 /// Times that a node may want to be woken in half a second.
@@ -38,6 +41,10 @@ pub(crate) struct Checker {
     pub(crate) residue_host: usize,
     /// The epoch that an operator ordered away from this host.
     pub(crate) ordered: [Option<Epoch>; 2],
+    /// What clients were told is done, to its last record.
+    pub(crate) acknowledged: History,
+    /// Epochs claimed while an operator accepted that something may be lost.
+    pub(crate) waived: BTreeSet<Epoch>,
     /// Who entered an epoch: host and life.
     owners: BTreeMap<Epoch, (usize, u64)>,
     /// Epochs left, by life.
@@ -112,6 +119,12 @@ impl World {
                         self.checker.left.insert((life, *epoch));
                     }
                 }
+                Effect::ZooKeeper(ZooKeeperOrder {
+                    what: ZooKeeperRequest::Claim { epoch, .. },
+                    ..
+                }) if self.hosts[host].waived => {
+                    self.checker.waived.insert(*epoch);
+                }
                 Effect::OpenGate { epoch, .. } => {
                     let life = self.process(host).expect("it just decided").life;
                     if self.checker.left.contains(&(life, *epoch)) {
@@ -155,7 +168,16 @@ impl World {
         self.checker.registered = before.max(epoch);
     }
 
-    pub(crate) fn switchover_finished(&mut self, host: usize, outcome: &Result<String, String>) {
+    pub(crate) fn order_finished(
+        &mut self,
+        host: usize,
+        order: u64,
+        outcome: &Result<String, String>,
+    ) {
+        if order >= PROMOTIONS {
+            self.hosts[host].waived = false;
+            return;
+        }
         let Some(ordered) = self.checker.ordered[host] else { return };
         if outcome.is_err() {
             return;
@@ -258,6 +280,12 @@ impl World {
 
     pub(crate) fn check_calm(&mut self, stage: Stage) {
         match stage {
+            Stage::Settles => {
+                if self.is_steady(stage) {
+                    self.leave_residue();
+                    self.begin_calm(Stage::ResidueServes);
+                }
+            }
             Stage::ResidueServes => {
                 if self.is_steady(stage) {
                     self.plan.residue = Residue::None;
@@ -280,6 +308,11 @@ impl World {
                 {
                     self.violated(Rule::StandsBy, text);
                 }
+                if let Some((host, _)) = self.checker.serving
+                    && let Some(text) = self.not_in_sync(host)
+                {
+                    self.violated(Rule::InSync, text);
+                }
                 self.check_quiet();
                 self.over = true;
             }
@@ -293,9 +326,10 @@ impl World {
 
     /// True once the same node has served alone for long enough; else this is asked again soon.
     fn is_steady(&mut self, stage: Stage) -> bool {
-        let server = self.sole_server();
+        let server = self.sole_server(stage);
         let trouble = match server {
             Ok((host, _)) if stage == Stage::Serves => self.not_standing_by(host),
+            Ok((host, _)) if stage == Stage::Settles => self.not_in_sync(host),
             Ok(_) | Err(_) => None,
         };
         let now = self.now;
@@ -328,16 +362,18 @@ impl World {
     }
 
     /// The one node that may act, if it should.
-    fn sole_server(&self) -> Result<(usize, Epoch), String> {
+    fn sole_server(&self, stage: Stage) -> Result<(usize, Epoch), String> {
         let may = [self.hosts[0].may_act(self.now), self.hosts[1].may_act(self.now)];
         let residue = self.plan.residue;
+        let settled = stage != Stage::Settles;
         match may {
             [Some(epoch), None] => Ok((0, epoch)),
             [None, Some(epoch)] => Ok((1, epoch)),
             [None, None] | [Some(_), Some(_)] => Err(()),
         }
         .and_then(|(host, epoch)| {
-            let cut_off = residue == Residue::ZooKeeperCut && host == self.checker.residue_host;
+            let cut_off =
+                settled && residue == Residue::ZooKeeperCut && host == self.checker.residue_host;
             if cut_off { Err(()) } else { Ok((host, epoch)) }
         })
         .map_err(|()| {
@@ -382,6 +418,19 @@ impl World {
             ));
         }
         (!serving.peer.reachable || !other.peer.reachable).then(|| "the link is not up".to_owned())
+    }
+
+    /// What keeps the other node from taking over with everything while this one serves.
+    pub(crate) fn not_in_sync(&self, host: usize) -> Option<String> {
+        for h in [host, 1 - host] {
+            let clock = self.hosts[h].clock.moment(self.now);
+            let known = self.process(h).map(|p| p.node.view(clock).in_sync);
+            if known != Some(Some(true)) {
+                let (name, sync) = (NAMES[h], &self.ensemble.head.sync);
+                return Some(format!("{name} says in sync: {known:?}; the record: {sync:?}"));
+            }
+        }
+        None
     }
 
     fn check_quiet(&mut self) {

@@ -425,7 +425,7 @@ impl World {
         let s = self.ensemble.session_mut(sent.session).expect("seen above");
         s.seen_zxid = s.seen_zxid.max(zxid);
         let event = ZooKeeperEvent::Looked { picture };
-        self.reply(sent.session, Reply::Answer { number: sent.number, event });
+        self.reply(sent.session, Reply::Answer { number: sent.number, event: Box::new(event) });
     }
 
     fn write(&mut self, sent: Sent, server: usize) {
@@ -447,7 +447,7 @@ impl World {
             if self.chance(500) {
                 self.straggle_later(sent, 2_000 * MS);
             }
-            self.reply(session, Reply::Answer { number, event: ambiguous });
+            self.reply(session, Reply::Answer { number, event: Box::new(ambiguous) });
             return;
         }
         let mut event = self.execute(&sent);
@@ -546,7 +546,7 @@ impl World {
         let Some(s) = self.ensemble.session_mut(session) else { return };
         if s.connection == connection && s.attached == Some(server) {
             s.seen_zxid = s.seen_zxid.max(zxid);
-            self.reply(session, Reply::Answer { number, event });
+            self.reply(session, Reply::Answer { number, event: Box::new(event) });
         }
     }
 
@@ -611,7 +611,7 @@ impl World {
                     return;
                 };
                 client.pending.remove(at);
-                event
+                *event
             }
             Reply::SyncChanged => ZooKeeperEvent::SyncChanged,
             Reply::MasterChanged { gone } => ZooKeeperEvent::MasterChanged { gone },

@@ -93,7 +93,7 @@ pub(crate) struct Session {
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     Opened,
-    Answer { number: u64, event: ZooKeeperEvent },
+    Answer { number: u64, event: Box<ZooKeeperEvent> },
     MasterChanged { gone: bool },
     SyncChanged,
 }

@@ -69,11 +69,17 @@ pub enum Fault {
     PromotionFailure,
     /// Registering and loading take long, or fail.
     SlowPromotion,
+    /// The stream of records between the nodes breaks; their pings go on.
+    RedoCut,
+    /// A node's log cannot be made durable; its process is started again later.
+    LogFailure,
+    /// The operator orders a node to be master, now and then whatever that may lose.
+    Promote,
 }
 
 impl Fault {
     /// Every class.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 36] = [
         Self::Kill,
         Self::QuickRestart,
         Self::Shutdown,
@@ -107,6 +113,9 @@ impl Fault {
         Self::ServingStall,
         Self::PromotionFailure,
         Self::SlowPromotion,
+        Self::RedoCut,
+        Self::LogFailure,
+        Self::Promote,
     ];
 
     /// Its place in [`Fault::ALL`].

@@ -16,6 +16,7 @@ use hotpair_core::pair::{Moment, Node};
 use super::clock::{Clock, MS, Micros};
 use super::coordination::Client;
 use super::fault::Fault;
+use super::host_tables::{Disk, Tables};
 use super::transcript::{effect_line, fact_line};
 use super::world::{Event, NAMES, World};
 
@@ -32,6 +33,11 @@ pub(crate) struct Host {
     pub(crate) excused_until: Micros,
     instance: Instance,
     boot: u128,
+    pub(crate) disk: Disk,
+    /// Its process will not serve again.
+    pub(crate) log_failed: bool,
+    /// An operator accepts that this node may lack something.
+    pub(crate) waived: bool,
     // Faults that wait for their chance.
     pub(crate) ambiguous: u32,
     pub(crate) claim_answer_lost: bool,
@@ -59,6 +65,7 @@ pub(crate) struct Process {
     pub(crate) gate: Option<Gate>,
     pub(crate) client: Client,
     pub(crate) link: Option<u64>,
+    pub(crate) tables: Tables,
     pub(crate) dial_time_out: Micros,
     pub(crate) firing: BTreeSet<AlertName>,
     effects: VecDeque<(Micros, Effect)>,
@@ -83,6 +90,9 @@ impl Host {
             excused_until: 0,
             instance: Instance(0xa0 + index as u128),
             boot: (index as u128 + 1) << 64,
+            disk: Disk::default(),
+            log_failed: false,
+            waived: false,
             ambiguous: 0,
             claim_answer_lost: false,
             promotion_fails: false,
@@ -135,6 +145,7 @@ impl World {
             gate: None,
             client: Client::default(),
             link: None,
+            tables: Tables::default(),
             dial_time_out,
             firing: BTreeSet::new(),
             effects: VecDeque::new(),
@@ -143,6 +154,7 @@ impl World {
         self.note(Some(host), format_args!("process {life} starts"));
         let at = self.now;
         self.after(0, Event::Timer { host, life, at });
+        self.open_tables(host);
     }
 
     /// kill -9, or the end of a process: what it was about to do is not done.
@@ -159,6 +171,8 @@ impl World {
         self.abandon_session(host, false);
         let machine = &mut self.hosts[host];
         machine.process = None;
+        machine.log_failed = false;
+        machine.waived = false;
         machine.held.clear();
         machine.pause = None;
         machine.excused_until = 0;
@@ -169,6 +183,7 @@ impl World {
         self.hosts[host].up = false;
         self.end_process(host);
         self.hosts[host].boot += 1;
+        self.cut_log(host);
     }
 
     // --- standing still
@@ -338,12 +353,12 @@ impl World {
             Effect::LoadDatasets { epoch } => self.load_datasets(host, epoch),
             Effect::DropDatasets | Effect::Record(_) => {}
             Effect::Alert(alert) => self.alert(host, &alert),
-            Effect::PrepareTables { .. }
-            | Effect::StandDown
-            | Effect::AcknowledgeAlone { .. }
-            | Effect::Follow { .. }
-            | Effect::Remember { .. } => {}
-            Effect::FinishOrder { outcome, .. } => self.switchover_finished(host, &outcome),
+            Effect::PrepareTables { epoch } => self.prepare_tables(host, epoch),
+            Effect::StandDown => self.stand_tables_down(host),
+            Effect::AcknowledgeAlone { epoch, loss } => self.acknowledge_alone(host, epoch, loss),
+            Effect::Follow { master } => self.follow(host, master),
+            Effect::Remember { epoch, cluster } => self.remember(host, epoch, cluster),
+            Effect::FinishOrder { order, outcome } => self.order_finished(host, order, &outcome),
             Effect::Exit => self.exit(host),
         }
     }

@@ -20,6 +20,7 @@ mod coordination;
 mod ensemble;
 mod fault;
 mod host;
+mod host_tables;
 mod link;
 mod outcome;
 mod plan;

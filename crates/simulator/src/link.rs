@@ -25,6 +25,8 @@ pub(crate) struct Network {
     /// New connections to this host are refused by a firewall.
     pub(crate) reject: [bool; 2],
     pub(crate) weather: Weather,
+    /// Records do not pass.
+    pub(crate) redo_cut: bool,
     connections: Vec<Connection>,
     next: u64,
 }
@@ -54,7 +56,14 @@ pub(crate) enum Message {
 
 impl Network {
     pub(crate) fn new(weather: Weather) -> Self {
-        Self { cut: [false; 2], reject: [false; 2], weather, connections: Vec::new(), next: 1 }
+        Self {
+            cut: [false; 2],
+            reject: [false; 2],
+            weather,
+            redo_cut: false,
+            connections: Vec::new(),
+            next: 1,
+        }
     }
 
     fn connection(&mut self, id: u64) -> Option<&mut Connection> {

@@ -19,6 +19,12 @@ pub enum Rule {
     RegistryFence,
     /// P7: a switchover reported as done made the peer serve.
     OrderKept,
+    /// P2: a new master has every change that was acknowledged.
+    AcknowledgedKept,
+    /// P2: whoever acknowledges alone is named alone by the sync record.
+    AloneByRecord,
+    /// In the calm the peer is in sync, and both know it.
+    InSync,
     /// P4: a healthy node serves within the bound.
     Serves,
     /// P4: and goes on serving.

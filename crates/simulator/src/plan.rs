@@ -166,7 +166,6 @@ fn draw_settings(rng: &mut Rng, planted: Planted) -> Settings {
         drain_ms_max: pick(rng, &[1_000, 100, 3_000]),
         hold_off_ms: pick(rng, &[3_000, 500]),
         switches_per_hour: pick(rng, &[6, 100]),
-        tables: false,
         planted,
         ..Settings::default()
     }

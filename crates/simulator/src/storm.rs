@@ -3,8 +3,9 @@
 //! A fault that cannot happen right now (the process it is meant for is already dead) is tried
 //! again a little later. If one has not happened at the storm's end, the storm is made longer.
 
-use hotpair_core::pair::fact::Fact;
+use hotpair_core::pair::fact::{Fact, TablesFact};
 
+use super::check::PROMOTIONS;
 use super::clock::{MS, Micros};
 use super::fault::Fault;
 use super::host::Pause;
@@ -65,6 +66,8 @@ pub(crate) enum Heal {
     Up,
     Ambiguous,
     Promotions,
+    Redo,
+    Restart { host: usize },
 }
 
 impl World {
@@ -117,6 +120,7 @@ impl World {
             | Fault::ServingStall
             | Fault::PromotionFailure
             | Fault::SlowPromotion => self.fault_at_service(fault),
+            Fault::RedoCut | Fault::LogFailure | Fault::Promote => self.fault_at_tables(fault),
         }
     }
 
@@ -400,6 +404,40 @@ impl World {
         true
     }
 
+    fn fault_at_tables(&mut self, fault: Fault) -> bool {
+        let session = self.plan.timeout.min(SESSION_MAX);
+        let Some(host) = self.running_host() else { return false };
+        match fault {
+            Fault::RedoCut => {
+                self.network.redo_cut = true;
+                let wait = self.rng.u64(50 * MS..2 * session);
+                self.heal_after(wait, Heal::Redo);
+            }
+            Fault::LogFailure => {
+                self.hosts[host].log_failed = true;
+                let what = "the disk answers EIO".to_owned();
+                self.own_fact(host, 0, Fact::Tables(TablesFact::Failed { what }));
+                let wait = self.rng.u64(100 * MS..3 * session);
+                self.heal_after(wait, Heal::Restart { host });
+            }
+            Fault::Promote => {
+                let host = if self.chance(300) { host } else { self.rng.usize(0..2) };
+                let h = &self.hosts[host];
+                if h.process.is_none() || h.pause.is_some() || h.waived {
+                    return false;
+                }
+                self.storm.orders += 1;
+                let order = PROMOTIONS + self.storm.orders;
+                let accept_data_loss = self.chance(300);
+                self.hosts[host].waived = accept_data_loss;
+                self.own_fact(host, 0, Fact::PromoteOrdered { order, accept_data_loss });
+            }
+            _ => unreachable!("the caller sorts"),
+        }
+        self.storm.happened(fault);
+        true
+    }
+
     // --- healing
 
     pub(crate) fn heal_after(&mut self, wait: Micros, heal: Heal) {
@@ -457,6 +495,13 @@ impl World {
             }
             Heal::Up => self.ensemble_up(),
             Heal::Ambiguous => self.hosts.iter_mut().for_each(|h| h.ambiguous = 0),
+            Heal::Redo => self.network.redo_cut = false,
+            Heal::Restart { host } => {
+                if self.hosts[host].log_failed {
+                    self.end_process(host);
+                }
+                self.start_process(host);
+            }
             Heal::Promotions => self.hosts.iter_mut().for_each(|h| h.slow_promotion = false),
         }
     }
@@ -488,6 +533,7 @@ impl World {
             Heal::Lag,
             Heal::Ambiguous,
             Heal::Promotions,
+            Heal::Redo,
         ] {
             self.heal(heal);
         }
@@ -500,7 +546,7 @@ impl World {
         for host in 0..2 {
             self.heal(Heal::ZooKeeper { host });
             self.resume(host);
-            self.start_process(host);
+            self.heal(Heal::Restart { host });
             let h = &mut self.hosts[host];
             h.claim_answer_lost = false;
             h.promotion_fails = false;
@@ -534,13 +580,20 @@ impl World {
         self.heal_everything();
         if self.plan.residue == Residue::None {
             self.begin_calm(Stage::Serves);
-        } else {
+        } else if self.peer_is_in_sync() && self.chance(500) {
             self.leave_residue();
             self.begin_calm(Stage::ResidueServes);
+        } else {
+            self.begin_calm(Stage::Settles);
         }
     }
 
-    fn leave_residue(&mut self) {
+    fn peer_is_in_sync(&self) -> bool {
+        let acting = (0..2).find(|h| self.hosts[*h].may_act(self.now).is_some());
+        acting.is_some_and(|host| self.not_in_sync(host).is_none())
+    }
+
+    pub(crate) fn leave_residue(&mut self) {
         let acting = (0..2).find(|h| self.hosts[*h].may_act(self.now).is_some());
         let host = acting.unwrap_or_else(|| self.rng.usize(0..2));
         self.checker.residue_host = host;

@@ -13,6 +13,7 @@
 use fastrand::Rng;
 use hotpair_core::pair::effect::Effect;
 use hotpair_core::pair::fact::{DialFailure, Fact, SessionId, ZooKeeperEvent};
+use hotpair_core::pair::identity::Epoch;
 
 use super::check::Checker;
 use super::clock::{Clock, MS, Micros};
@@ -41,6 +42,8 @@ pub(crate) enum Event {
     Closed { session: SessionId, connection: u32 },
     Silence { session: SessionId, connection: u32 },
     Reconnect { session: SessionId },
+    TablesOpened { host: usize, life: u64 },
+    TablesReady { host: usize, life: u64, epoch: Epoch },
     // At the servers.
     Arrived { sent: Sent },
     Straggle { sent: Sent, tries: u32 },
@@ -53,6 +56,7 @@ pub(crate) enum Event {
     Fault { planned: usize },
     Heal { heal: Heal, round: u32 },
     Probe,
+    TablesTurn,
     StormOver,
     CalmChecked { stage: Stage },
 }
@@ -69,6 +73,8 @@ pub(crate) struct Routed {
 /// What is checked in the calm, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
+    /// All healed: one serves, the other is in sync. Then something is broken again.
+    Settles,
     /// With the residue: the healthy part serves, and goes on.
     ResidueServes,
     /// All healed: one serves, the other stands by.
@@ -172,6 +178,7 @@ impl World {
         }
         self.schedule.push(0, Event::Tick);
         self.schedule.push(500 * MS, Event::Probe);
+        self.schedule.push(MS, Event::TablesTurn);
         for planned in 0..self.plan.faults.len() {
             let at = self.plan.faults[planned].at;
             self.schedule.push(at, Event::Fault { planned });
@@ -222,6 +229,9 @@ impl World {
                     self.heal(heal);
                 }
             }
+            Event::TablesOpened { host, life } => self.tables_opened(host, life),
+            Event::TablesReady { host, life, epoch } => self.tables_ready(host, life, epoch),
+            Event::TablesTurn => self.turn_tables(),
             Event::Probe => self.probe(),
             Event::StormOver => self.storm_over(),
             Event::CalmChecked { stage } => self.check_calm(stage),
@@ -237,6 +247,8 @@ impl World {
             | Event::DialFailed { host, .. }
             | Event::DialTimedOut { host, .. }
             | Event::Connect { host, .. }
+            | Event::TablesOpened { host, .. }
+            | Event::TablesReady { host, .. }
             | Event::Arrive { to: host, .. } => Some(*host),
             Event::Reply { session, .. }
             | Event::Closed { session, .. }
@@ -252,6 +264,7 @@ impl World {
             | Event::Fault { .. }
             | Event::Heal { .. }
             | Event::Probe
+            | Event::TablesTurn
             | Event::StormOver
             | Event::CalmChecked { .. } => None,
         }

@@ -58,6 +58,16 @@ fn scenario(bug: Bug) -> Scenario {
         Bug::DeleteWithoutVersion => {
             (&[Fault::FollowerLag, Fault::FollowerCut, Fault::LinkCut], 300, TWO_MASTERS)
         }
+        // The peer is lost and the record still names it when the master dies.
+        Bug::SyncRecordLate => (
+            &[Fault::LinkCut, Fault::SlowZooKeeper, Fault::Kill],
+            300,
+            &[Rule::AcknowledgedKept, Rule::AloneByRecord],
+        ),
+        // The peer was not in sync when the master died.
+        Bug::SyncNotChecked => {
+            (&[Fault::LinkCut, Fault::Kill, Fault::HostDeath], 300, &[Rule::AcknowledgedKept])
+        }
     };
     Scenario { bug, faults, seeds, rules }
 }
@@ -150,6 +160,16 @@ fn refused_connections_taken_for_death_are_caught() {
 #[test]
 fn a_master_znode_deleted_whatever_its_version_is_caught() {
     is_caught(Bug::DeleteWithoutVersion);
+}
+
+#[test]
+fn acknowledging_alone_before_the_record_says_so_is_caught() {
+    is_caught(Bug::SyncRecordLate);
+}
+
+#[test]
+fn a_claim_that_asks_nobody_who_has_the_changes_is_caught() {
+    is_caught(Bug::SyncNotChecked);
 }
 
 #[test]

@@ -204,6 +204,6 @@ pub struct Statement {
     pub contact: Contact,
     /// How far its log goes; none while that is not known.
     pub position: Option<Position>,
-    /// Its tables are whole: no snapshot of which only a part came.
+    /// Its tables are whole: no snapshot of which only a part came. Says nothing without a position.
     pub complete: bool,
 }

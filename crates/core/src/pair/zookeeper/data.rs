@@ -106,12 +106,11 @@ impl ZooKeeperElection {
         if said.role != Role::Standby {
             return not_compared("the peer is not standing by");
         }
-        if !said.complete {
-            return Ok(()); // never promotable itself
-        }
         match said.position {
+            // Whether it is whole is not known either.
             None => not_compared("the peer's tables are not open yet"),
-            Some(theirs) if theirs > ours => Err(ahead(said, ours, theirs)),
+            // Half a snapshot is never promotable.
+            Some(theirs) if said.complete && theirs > ours => Err(ahead(said, ours, theirs)),
             Some(_) => Ok(()),
         }
     }
