@@ -56,6 +56,11 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Manage the users of a users file.
+    User {
+        #[command(subcommand)]
+        command: commands::user::UserCommand,
+    },
     /// Give up a dead local node's mastership at once.
     Release {
         /// The node's configuration file.
@@ -116,6 +121,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Call(arguments) => commands::call::run(&arguments),
         Command::Config { command: ConfigCommand::Check { file } } => commands::check_config(&file),
         Command::Config { command: ConfigCommand::Example } => commands::print(config::EXAMPLE),
+        Command::User { command } => commands::user::run(&command),
         Command::Release { config } => commands::release::run(&config),
         Command::Simulate(arguments) => commands::simulate::run(&arguments),
         Command::Bench(arguments) => commands::bench::run(&arguments),

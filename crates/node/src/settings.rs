@@ -8,27 +8,30 @@ use hotpair_coordinator::{FunctionEntry, ZooKeeperSettings};
 use hotpair_core::pair::Settings;
 use hotpair_core::pair::identity::{Identity, Incarnation, NodeId};
 use hotpair_core::services::dataset::{ColumnKind, LoadMode};
+use hotpair_core::services::users;
 use hotpair_core::tables::replication::ReplicationSettings;
 use hotpair_gateway::{ClientSettings, SessionSettings};
 use hotpair_journal::Durability;
 use hotpair_store::{DatasetSpec, Source, Unpivot};
 
-use crate::config::{DatasetConfig, NodeConfig};
+use crate::config::{Acknowledgement, DatasetConfig, HeldWhen, NodeConfig};
 use crate::data_directory::{self, DataDirectory};
 use crate::tables::TablesSettings;
 
 /// The role decision's settings.
 pub(crate) fn pair_settings(config: &NodeConfig) -> Settings {
+    let usual = Settings::default();
+    let peer = config.peer.as_ref();
     Settings {
-        ping_interval_ms: config.peer.ping_interval.ms(),
-        ping_timeout_ms: config.peer.ping_timeout.ms(),
-        ping_count: config.peer.ping_count,
+        ping_interval_ms: peer.map_or(usual.ping_interval_ms, |p| p.ping_interval.ms()),
+        ping_timeout_ms: peer.map_or(usual.ping_timeout_ms, |p| p.ping_timeout.ms()),
+        ping_count: peer.map_or(usual.ping_count, |p| p.ping_count),
         fast_takeover: config.coordinator.zookeeper.as_ref().is_none_or(|z| z.fast_takeover),
         act: config.control.act,
         // Until the tables run on a thread of their own.
         tables: false,
         switches_per_hour: config.control.switches_per_hour,
-        ..Settings::default()
+        ..usual
     }
 }
 
@@ -61,11 +64,14 @@ pub(crate) fn zookeeper_settings(
         session_timeout: zookeeper.session_timeout.0,
         root: zookeeper.root.clone(),
         pair: config.pair.clone(),
-        endpoints: BTreeMap::from([
-            ("client".to_owned(), config.listen.client.to_string()),
-            ("admin".to_owned(), config.listen.admin.to_string()),
-            ("peer".to_owned(), config.listen.peer.to_string()),
-        ]),
+        endpoints: [
+            ("client", Some(config.listen.client)),
+            ("admin", Some(config.listen.admin)),
+            ("peer", config.listen.peer),
+        ]
+        .into_iter()
+        .filter_map(|(name, address)| Some((name.to_owned(), address?.to_string())))
+        .collect(),
         functions,
     }
 }
@@ -74,22 +80,34 @@ pub(crate) fn zookeeper_settings(
 pub(crate) fn tables(config: &NodeConfig, clean: bool) -> TablesSettings {
     TablesSettings {
         directory: config.tables.directory.clone(),
-        durability: Durability::File,
-        replication: ReplicationSettings::default(),
+        durability: match config.tables.durability {
+            HeldWhen::File => Durability::File,
+            HeldWhen::Disk => Durability::Disk,
+        },
+        replication: ReplicationSettings {
+            ack_local: config.tables.ack == Acknowledgement::Local,
+            ..ReplicationSettings::default()
+        },
         clean,
-        peer: Some(config.peer.address.clone()),
-        at_promotion: Box::new(|_| Vec::new()),
+        peer: config.peer.as_ref().map(|peer| peer.address.clone()),
+        at_promotion: match config.users.clone() {
+            Some(users) => Box::new(move |store| users::difference(&users.rows, store)),
+            None => Box::new(|_| Vec::new()),
+        },
     }
 }
 
 /// How long sessions live.
-pub(crate) fn sessions(_config: &NodeConfig) -> SessionSettings {
-    SessionSettings::default()
+pub(crate) fn sessions(config: &NodeConfig) -> SessionSettings {
+    SessionSettings {
+        idle_timeout: config.sessions.idle_timeout.0,
+        sweep_interval: config.sessions.sweep_interval.0,
+    }
 }
 
 /// The bounds of the clients' HTTP.
-pub(crate) fn clients(_config: &NodeConfig) -> ClientSettings {
-    ClientSettings::default()
+pub(crate) fn clients(config: &NodeConfig) -> ClientSettings {
+    ClientSettings { users_configured: config.users.is_some(), ..ClientSettings::default() }
 }
 
 /// What to load, and when. Every dataset that cannot be meant is named.

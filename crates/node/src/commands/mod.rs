@@ -6,6 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod node;
 pub(crate) mod release;
 pub(crate) mod simulate;
+pub(crate) mod user;
 
 use std::io::Write;
 use std::path::Path;

@@ -21,7 +21,7 @@ use hotpair_protocol::Addresses;
 use tokio::sync::{mpsc, watch};
 
 use crate::business::{Business, BusinessParts};
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, Word};
 use crate::control::{Control, FACTS_MAX};
 use crate::data_directory::DataDirectory;
 use crate::datasets::Datasets;
@@ -95,7 +95,7 @@ pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
         settings: pair,
         me,
         zookeeper: settings::zookeeper_settings(&config, functions),
-        peer: config.peer.address.clone(),
+        peer: config.peer.as_ref().map(|peer| peer.address.clone()).unwrap_or_default(),
         peer_listener,
         gate: keeper,
         datasets,
@@ -112,8 +112,8 @@ pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
     };
     tracing::info!(
         pair = config.pair, node = config.node, client = %config.listen.client,
-        admin = %config.listen.admin, peer = %config.listen.peer,
-        peer_admin = config.peer.admin, "node starts"
+        admin = %config.listen.admin, peer = ?config.listen.peer,
+        peer_admin = config.peer.as_ref().and_then(|peer| peer.admin.as_deref()), "node starts"
     );
     let thread = std::thread::Builder::new().name("control".to_owned());
     let ended = thread.spawn(move || control.run())?.join();
@@ -138,8 +138,10 @@ fn raise_file_limit() {
 fn bind_peer(config: &NodeConfig) -> Result<StdListener> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _inside = runtime.enter();
-    LinkDriver::bind(config.listen.peer)
-        .with_context(|| format!("listen.peer = \"{}\" cannot be bound", config.listen.peer))
+    let pair = config.peer.as_ref().and(config.listen.peer);
+    let address = pair.context("coordinator.kind = \"standalone\" is not built in this version")?;
+    LinkDriver::bind(address)
+        .with_context(|| format!("listen.peer = \"{address}\" cannot be bound"))
 }
 
 fn first_snapshot(
@@ -149,12 +151,12 @@ fn first_snapshot(
 ) -> Snapshot {
     let mut snapshot = Snapshot::new(view, &config.pair, &config.node);
     env!("CARGO_PKG_VERSION").clone_into(&mut snapshot.version);
-    config.coordinator.kind.clone_into(&mut snapshot.coordinator);
+    config.coordinator.kind.word().clone_into(&mut snapshot.coordinator);
     snapshot.functions = catalogue.entries();
     snapshot.addresses = Addresses {
         client: config.listen.client.to_string(),
         admin: config.listen.admin.to_string(),
-        peer: config.listen.peer.to_string(),
+        peer: config.listen.peer.map(|address| address.to_string()).unwrap_or_default(),
     };
     snapshot
 }

@@ -61,14 +61,17 @@ pub(super) const NODE: &[(&str, Key)] = &[
         "tables",
         Table(&[
             ("directory", Value),
-            ("replication", Later),
-            ("peer_directory", Later),
-            ("ack", Later),
-            ("durability", Later),
+            ("replication", Value),
+            ("peer_directory", Value),
+            ("ack", Value),
+            ("durability", Value),
         ]),
     ),
     ("store", Later),
-    ("sessions", Later),
+    (
+        "sessions",
+        Table(&[("idle_timeout", Value), ("sweep_interval", Value), ("users_file", Value)]),
+    ),
     ("upstream", Later),
     ("functions", Later),
     (
@@ -151,8 +154,7 @@ fn walk(
         } else {
             format!("{prefix}.{}", name.get_ref())
         };
-        let line = text[..name.span().start.min(text.len())].lines().count().max(1);
-        let line = if text[..name.span().start].ends_with('\n') { line + 1 } else { line };
+        let line = line_of(text, name.span().start);
         let mut report = |what| found.push(Misplaced { line, key: key.clone(), what });
         let Some((_, expected)) = known.iter().find(|(k, _)| k == name.get_ref()) else {
             report(What::Unknown { near: nearest(name.get_ref(), known) });
@@ -177,6 +179,11 @@ fn walk(
             (Tables(_), _) => report(What::NotTables),
         }
     }
+}
+
+/// The line of a place in a text, from 1.
+pub(super) fn line_of(text: &str, at: usize) -> usize {
+    1 + text[..at.min(text.len())].matches('\n').count()
 }
 
 /// The known key that a typing error was probably meant to be.

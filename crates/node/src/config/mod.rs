@@ -1,9 +1,12 @@
 //! A node's configuration: the file, then the environment (`HOTPAIR__SECTION__KEY`), in one place.
 //!
 //! Reading has three steps, and each reports all that it finds, not only the first: the keys (by
-//! line), the types (by key), and what the values mean together ([`NodeConfig::validate`]).
+//! line), the types (by key), and what the values mean together ([`NodeConfig::validate`]). The users
+//! file is read along with it.
 
 mod keys;
+pub(crate) mod users;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +15,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
+
+use self::users::Users;
+pub(crate) use self::words::{Acknowledgement, CoordinatorKind, HeldWhen, ReplicationWay, Word};
 
 /// The environment's prefix.
 const ENVIRONMENT: &str = "HOTPAIR";
@@ -25,13 +31,19 @@ pub(crate) struct NodeConfig {
     pub(crate) node: String,
     /// Where this node listens.
     pub(crate) listen: Listen,
-    /// The other node.
-    pub(crate) peer: Peer,
+    /// The other node; there always is one, except standalone.
+    pub(crate) peer: Option<Peer>,
     /// What decides between the two.
     pub(crate) coordinator: Coordinator,
-    /// Where this node keeps its files.
+    /// What is kept, where, and how safely.
     #[serde(default)]
     pub(crate) tables: Tables,
+    /// Who may log in, and for how long.
+    #[serde(default)]
+    pub(crate) sessions: Sessions,
+    /// What the users file says; none if none is configured.
+    #[serde(skip)]
+    pub(crate) users: Option<Users>,
     /// Large read-mostly data to load.
     #[serde(default)]
     pub(crate) datasets: Vec<DatasetConfig>,
@@ -50,7 +62,8 @@ pub(crate) struct NodeConfig {
 pub(crate) struct Listen {
     pub(crate) client: SocketAddr,
     pub(crate) admin: SocketAddr,
-    pub(crate) peer: SocketAddr,
+    /// There always is one, except standalone, where it is not used.
+    pub(crate) peer: Option<SocketAddr>,
 }
 
 /// The other node.
@@ -79,7 +92,8 @@ fn default_ping_count() -> u32 {
 /// What decides between the two nodes.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Coordinator {
-    pub(crate) kind: String,
+    #[serde(deserialize_with = "words::word")]
+    pub(crate) kind: CoordinatorKind,
     pub(crate) zookeeper: Option<ZooKeeper>,
 }
 
@@ -111,17 +125,59 @@ fn default_true() -> bool {
     true
 }
 
-/// Where files are kept.
+/// What is kept, where, and how safely.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub(crate) struct Tables {
-    /// This node's own directory: its identity, its lock, its journal.
+    /// This node's own directory: its identity, its lock, its journal, its log and snapshots.
     pub(crate) directory: PathBuf,
+    /// How the standby gets the log; both nodes the same.
+    #[serde(deserialize_with = "words::word")]
+    pub(crate) replication: ReplicationWay,
+    /// The other node's `directory` as this node sees it, with `replication = "directory"`.
+    pub(crate) peer_directory: Option<PathBuf>,
+    /// When a change is acknowledged; both nodes the same. `local` may lose what only the master
+    /// had.
+    #[serde(deserialize_with = "words::word")]
+    pub(crate) ack: Acknowledgement,
+    /// When a node holds a change; both nodes the same. `file` may lose what two machines that fail
+    /// together had not yet on disk.
+    #[serde(deserialize_with = "words::word")]
+    pub(crate) durability: HeldWhen,
 }
 
 impl Default for Tables {
     fn default() -> Self {
-        Self { directory: PathBuf::from("/var/lib/hotpair") }
+        Self {
+            directory: PathBuf::from("/var/lib/hotpair"),
+            replication: ReplicationWay::default(),
+            peer_directory: None,
+            ack: Acknowledgement::default(),
+            durability: HeldWhen::default(),
+        }
+    }
+}
+
+/// Who may log in, and for how long.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub(crate) struct Sessions {
+    /// A session that is silent for so long, while a master serves, is over; both nodes the same.
+    /// Shorter than clients' heartbeats are apart logs everybody out.
+    pub(crate) idle_timeout: Span,
+    /// How often is looked for such sessions.
+    pub(crate) sweep_interval: Span,
+    /// Names and argon2 hashes; relative to this file's folder. Without it nobody has to log in.
+    pub(crate) users_file: Option<PathBuf>,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Span(Duration::from_mins(2)),
+            sweep_interval: Span(Duration::from_secs(10)),
+            users_file: None,
+        }
     }
 }
 
@@ -253,7 +309,20 @@ impl NodeConfig {
         let environment = std::env::vars()
             .filter(|(name, _)| name.starts_with(&format!("{ENVIRONMENT}__")))
             .collect();
-        Self::parse(&text, &environment).map_err(fail)
+        let mut config = Self::parse(&text, &environment).map_err(fail)?;
+        config.read_users(file.parent().unwrap_or(Path::new(""))).map_err(fail)?;
+        Ok(config)
+    }
+
+    /// Reads the users file, if there is to be one; its path is relative to this folder.
+    fn read_users(&mut self, folder: &Path) -> Result<(), Vec<String>> {
+        if let Some(file) = &self.sessions.users_file {
+            let told = |problem| format!("sessions.users_file: {problem}");
+            let users = Users::read(&folder.join(file))
+                .map_err(|problems| problems.into_iter().map(told).collect::<Vec<_>>())?;
+            self.users = Some(users);
+        }
+        Ok(())
     }
 
     /// Parses the file's text and the environment's variables that begin with the prefix.
@@ -294,6 +363,8 @@ impl NodeConfig {
         self.validate_names(&mut problems);
         self.validate_addresses(&mut problems);
         self.validate_coordinator(&mut problems);
+        self.validate_peer(&mut problems);
+        self.validate_tables(&mut problems);
         self.validate_datasets(&mut problems);
         for (key, file) in [
             ("admin.token_file", &self.admin.token_file),
@@ -327,11 +398,14 @@ impl NodeConfig {
 
     fn validate_addresses(&self, problems: &mut Vec<String>) {
         let listen = &self.listen;
-        let addresses = [
-            ("listen.client", listen.client),
-            ("listen.admin", listen.admin),
+        let addresses: Vec<(&str, SocketAddr)> = [
+            ("listen.client", Some(listen.client)),
+            ("listen.admin", Some(listen.admin)),
             ("listen.peer", listen.peer),
-        ];
+        ]
+        .into_iter()
+        .filter_map(|(key, address)| Some((key, address?)))
+        .collect();
         for (i, (key, address)) in addresses.iter().enumerate() {
             for (other_key, other) in &addresses[..i] {
                 if address == other && address.port() != 0 {
@@ -345,39 +419,92 @@ impl NodeConfig {
                 ));
             }
         }
-        if self.peer.address == listen.peer.to_string() {
-            problems.push(format!("peer.address and listen.peer are both {}", listen.peer));
+    }
+
+    fn validate_peer(&self, problems: &mut Vec<String>) {
+        let kind = self.coordinator.kind;
+        let Some(peer) = &self.peer else {
+            if kind != CoordinatorKind::Standalone {
+                problems.push(format!(
+                    "[peer] is missing: with coordinator.kind = {:?} there are two nodes",
+                    kind.word()
+                ));
+            }
+            return;
+        };
+        match (kind, self.listen.peer) {
+            (CoordinatorKind::Standalone, _) => {
+                problems.push(
+                    "[peer] is given and coordinator.kind is \"standalone\": a node that stands \
+                     alone has no peer; take one of the two out"
+                        .to_owned(),
+                );
+            }
+            (_, None) => problems.push(format!(
+                "listen.peer is missing: with coordinator.kind = {:?} the other node comes there",
+                kind.word()
+            )),
+            (_, Some(listen)) if peer.address == listen.to_string() => {
+                problems.push(format!("peer.address and listen.peer are both {listen}"));
+            }
+            (_, Some(_)) => {}
         }
-        if !has_port(&self.peer.address) {
-            problems.push(format!("peer.address = {:?}: write host:port", self.peer.address));
+        if !has_port(&peer.address) {
+            problems.push(format!("peer.address = {:?}: write host:port", peer.address));
         }
-        if self.peer.ping_count == 0 {
+        if peer.ping_count == 0 {
             problems.push("peer.ping_count = 0: at least 1 ping must be missed".to_owned());
         }
-        for (key, span) in [
-            ("peer.ping_interval", self.peer.ping_interval),
-            ("peer.ping_timeout", self.peer.ping_timeout),
-        ] {
-            if span.ms() < 10 || span.ms() > 60_000 {
-                let text = humantime::format_duration(span.0);
-                problems.push(format!("{key} = \"{text}\": must lie between 10ms and 60s"));
+        between(problems, "peer.ping_interval", peer.ping_interval, 10, 60_000);
+        between(problems, "peer.ping_timeout", peer.ping_timeout, 10, 60_000);
+    }
+
+    fn validate_tables(&self, problems: &mut Vec<String>) {
+        let tables = &self.tables;
+        match (tables.replication, &tables.peer_directory) {
+            (ReplicationWay::Stream, None) => {}
+            (ReplicationWay::Stream, Some(directory)) => problems.push(format!(
+                "tables.peer_directory = {:?} is given and tables.replication is \"stream\", which \
+                 does not look into it; write \"directory\" or take it out",
+                directory.display()
+            )),
+            (ReplicationWay::Directory, None) => problems.push(
+                "tables.replication is \"directory\" and tables.peer_directory is missing"
+                    .to_owned(),
+            ),
+            (ReplicationWay::Directory, Some(directory)) if *directory == tables.directory => {
+                problems.push(format!(
+                    "tables.directory and tables.peer_directory are both {:?}",
+                    directory.display()
+                ));
+            }
+            (ReplicationWay::Directory, Some(_)) => {
+                if self.coordinator.kind == CoordinatorKind::Standalone {
+                    problems.push(
+                        "tables.replication is \"directory\" and coordinator.kind is \
+                         \"standalone\": there is nobody to replicate to"
+                            .to_owned(),
+                    );
+                }
             }
         }
+        let sessions = &self.sessions;
+        between(problems, "sessions.idle_timeout", sessions.idle_timeout, 100, 30 * 86_400_000);
+        between(problems, "sessions.sweep_interval", sessions.sweep_interval, 10, 3_600_000);
     }
 
     fn validate_coordinator(&self, problems: &mut Vec<String>) {
-        match self.coordinator.kind.as_str() {
-            "zookeeper" => {}
-            kind @ ("binary-star" | "keepalived" | "standalone") => problems.push(format!(
-                "coordinator.kind = {kind:?} is not built in this version; it has \"zookeeper\""
-            )),
-            kind => problems.push(format!(
-                "coordinator.kind = {kind:?}: must be zookeeper, binary-star, keepalived or \
-                 standalone"
+        let kind = self.coordinator.kind;
+        match kind {
+            CoordinatorKind::ZooKeeper | CoordinatorKind::Standalone => {}
+            CoordinatorKind::BinaryStar | CoordinatorKind::Keepalived => problems.push(format!(
+                "coordinator.kind = {:?} is not built in this version; it has \"zookeeper\" and \
+                 \"standalone\"",
+                kind.word()
             )),
         }
         let Some(zookeeper) = &self.coordinator.zookeeper else {
-            if self.coordinator.kind == "zookeeper" {
+            if kind == CoordinatorKind::ZooKeeper {
                 problems.push(
                     "coordinator.kind is \"zookeeper\" and [coordinator.zookeeper] is missing"
                         .to_owned(),
@@ -385,6 +512,13 @@ impl NodeConfig {
             }
             return;
         };
+        if kind == CoordinatorKind::Standalone {
+            problems.push(
+                "[coordinator.zookeeper] is given and coordinator.kind is \"standalone\": a node \
+                 that stands alone asks nobody; take one of the two out"
+                    .to_owned(),
+            );
+        }
         if zookeeper.servers.is_empty() {
             problems.push("coordinator.zookeeper.servers is empty".to_owned());
         }
@@ -398,12 +532,7 @@ impl NodeConfig {
             ));
         }
         let timeout = zookeeper.session_timeout;
-        if timeout.ms() < 200 || timeout.ms() > 120_000 {
-            problems.push(format!(
-                "coordinator.zookeeper.session_timeout = \"{}\": must lie between 200ms and 2m",
-                humantime::format_duration(timeout.0)
-            ));
-        }
+        between(problems, "coordinator.zookeeper.session_timeout", timeout, 200, 120_000);
     }
 
     fn validate_datasets(&self, problems: &mut Vec<String>) {
@@ -426,7 +555,17 @@ impl NodeConfig {
 
     /// The part that both nodes must have alike, as one number to compare over the link.
     pub(crate) fn digest(&self) -> u64 {
-        let mut text = format!("{}\0{}", self.pair, self.coordinator.kind);
+        let Tables { replication, ack, durability, .. } = &self.tables;
+        let mut text = format!(
+            "{}\0{}\0{}\0{}\0{}\0{}\0{:016x}",
+            self.pair,
+            self.coordinator.kind.word(),
+            replication.word(),
+            ack.word(),
+            durability.word(),
+            self.sessions.idle_timeout.ms(),
+            self.users.as_ref().map_or(0, Users::digest),
+        );
         for dataset in &self.datasets {
             text.push_str(&format!("\0{}\0{:?}\0{}", dataset.name, dataset.key, dataset.load));
         }
@@ -434,6 +573,19 @@ impl NodeConfig {
         text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         })
+    }
+}
+
+/// Tells of a length of time that is not between two others, in milliseconds.
+fn between(problems: &mut Vec<String>, key: &str, span: Span, ms_min: u64, ms_max: u64) {
+    if span.ms() < ms_min || span.ms() > ms_max {
+        let text = |ms| humantime::format_duration(Duration::from_millis(ms)).to_string();
+        problems.push(format!(
+            "{key} = \"{}\": must lie between {} and {}",
+            humantime::format_duration(span.0),
+            text(ms_min),
+            text(ms_max)
+        ));
     }
 }
 

@@ -12,7 +12,9 @@ fn problems(text: &str) -> String {
 fn the_example_is_valid() {
     let config = parse(EXAMPLE).unwrap();
     assert_eq!(config.pair, "trade");
-    assert_eq!(config.peer.ping_interval.ms(), 200);
+    assert_eq!(config.peer.as_ref().unwrap().ping_interval.ms(), 200);
+    assert_eq!((config.tables.ack, config.tables.durability), Default::default());
+    assert_eq!(config.sessions.idle_timeout.ms(), 120_000);
     assert!(config.coordinator.zookeeper.unwrap().fast_takeover);
 }
 
@@ -26,10 +28,8 @@ fn an_unknown_key_is_named_with_its_line_and_a_near_one() {
 
 #[test]
 fn sections_of_later_versions_are_refused_by_name() {
-    let said = problems(&format!("{EXAMPLE}\n[sessions]\nidle_timeout = \"120s\"\n"));
-    assert!(said.contains("sessions is not built in this version"), "{said}");
-    let said = problems(&EXAMPLE.replace("[tables]", "[tables]\nack = \"peer\""));
-    assert!(said.contains("tables.ack is not built in this version"), "{said}");
+    let said = problems(&format!("{EXAMPLE}\n[upstream]\ninterval = \"30s\"\n"));
+    assert!(said.contains("upstream is not built in this version"), "{said}");
     let said = problems(&EXAMPLE.replace("kind = \"zookeeper\"", "kind = \"keepalived\""));
     assert!(said.contains("coordinator.kind = \"keepalived\" is not built"), "{said}");
 }
@@ -66,7 +66,7 @@ fn the_environment_overrides_the_file_and_unknown_variables_are_errors() {
     let config = NodeConfig::parse(EXAMPLE, &servers).unwrap();
     assert_eq!(config.coordinator.zookeeper.unwrap().servers, ["h1:2181", "h2:2181"]);
     let config = NodeConfig::parse(EXAMPLE, &env("HOTPAIR__PEER__PING_COUNT", "5")).unwrap();
-    assert_eq!(config.peer.ping_count, 5);
+    assert_eq!(config.peer.unwrap().ping_count, 5);
     let said = NodeConfig::parse(EXAMPLE, &env("HOTPAIR__PEER__PINGS", "5")).unwrap_err();
     assert!(said[0].contains("HOTPAIR__PEER__PINGS"), "{said:?}");
 }
@@ -76,4 +76,99 @@ fn all_problems_are_told_at_once() {
     let text = EXAMPLE.replace("node = \"a\"", "node = \"a b\"").replace("/hotpair\"", "hotpair\"");
     let said = parse(&text).unwrap_err();
     assert_eq!(said.len(), 2, "{said:?}");
+}
+
+const ALONE: &str = r#"
+pair = "trade"
+node = "a"
+[listen]
+client = "127.0.0.1:7100"
+admin = "127.0.0.1:7101"
+[coordinator]
+kind = "standalone"
+"#;
+
+#[test]
+fn a_node_that_stands_alone_has_no_peer_and_no_ensemble() {
+    let config = parse(ALONE).unwrap();
+    assert_eq!(config.coordinator.kind, CoordinatorKind::Standalone);
+    assert!(config.peer.is_none() && config.listen.peer.is_none());
+    let said = problems(&EXAMPLE.replace("kind = \"zookeeper\"", "kind = \"standalone\""));
+    assert!(said.contains("[peer] is given and coordinator.kind is \"standalone\""), "{said}");
+    assert!(said.contains("[coordinator.zookeeper] is given"), "{said}");
+    let said = problems(&ALONE.replace("standalone", "zookeeper"));
+    assert!(said.contains("[peer] is missing"), "{said}");
+    assert!(said.contains("[coordinator.zookeeper] is missing"), "{said}");
+    let said = problems(&EXAMPLE.replace("peer   = \"127.0.0.1:7102\"", ""));
+    assert!(said.contains("listen.peer is missing"), "{said}");
+}
+
+#[test]
+fn words_that_are_none_are_refused_with_those_that_are() {
+    let said = problems(&EXAMPLE.replace("ack = \"peer\"", "ack = \"both\""));
+    assert!(said.contains("\"both\": must be peer or local") && said.contains("ack"), "{said}");
+    let said = problems(&EXAMPLE.replace("kind = \"zookeeper\"", "kind = \"etcd\""));
+    assert!(
+        said.contains("must be zookeeper or binary-star or keepalived or standalone"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_shared_directory_is_given_where_it_is_used_and_nowhere_else() {
+    let directory = |more: &str| EXAMPLE.replace("replication = \"stream\"", more);
+    let said = problems(&directory("replication = \"directory\""));
+    assert!(said.contains("tables.peer_directory is missing"), "{said}");
+    let said = problems(&directory("peer_directory = \"/mnt/peer\""));
+    assert!(said.contains("tables.peer_directory") && said.contains("\"stream\""), "{said}");
+    let both = "replication = \"directory\"\npeer_directory = \"/mnt/peer\"";
+    assert_eq!(parse(&directory(both)).unwrap().tables.replication, ReplicationWay::Directory);
+    let same = both.replace("/mnt/peer", "/var/lib/hotpair");
+    let said = problems(&directory(&same));
+    assert!(said.contains("tables.directory and tables.peer_directory are both"), "{said}");
+}
+
+#[test]
+fn what_both_nodes_must_have_alike_is_in_the_digest() {
+    let of = |from: &str, to: &str| {
+        let text = EXAMPLE.replace(from, to);
+        assert!(from.is_empty() || text != EXAMPLE, "{from}");
+        parse(&text).unwrap().digest()
+    };
+    let usual = parse(EXAMPLE).unwrap().digest();
+    for (from, to) in [
+        ("ack = \"peer\"", "ack = \"local\""),
+        ("durability = \"file\"", "durability = \"disk\""),
+        ("idle_timeout = \"120s\"", "idle_timeout = \"60s\""),
+        ("replication = \"stream\"", "replication = \"directory\"\npeer_directory = \"/p\""),
+    ] {
+        assert_ne!(of(from, to), usual, "{from}");
+    }
+    for (from, to) in [
+        ("node = \"a\"", "node = \"b\""),
+        ("sweep_interval = \"10s\"", "sweep_interval = \"5s\""),
+        ("127.0.0.1:7100", "127.0.0.1:7300"),
+    ] {
+        assert_eq!(of(from, to), usual, "{from}");
+    }
+}
+
+#[test]
+fn the_users_file_lies_beside_the_configuration_and_is_part_of_the_digest() {
+    let folder = std::env::temp_dir().join(format!("hotpair-users-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (node, users) = (folder.join("node.toml"), folder.join("users.toml"));
+    let with_users = EXAMPLE.replace("# users_file", "users_file");
+    std::fs::write(&node, with_users).unwrap();
+    let missing = NodeConfig::read(&node).unwrap_err().to_string();
+    assert!(missing.contains("sessions.users_file") && missing.contains("users.toml"), "{missing}");
+    std::fs::write(&users, "[users]\nann = \"secret\"\n").unwrap();
+    let wrong = NodeConfig::read(&node).unwrap_err().to_string();
+    assert!(wrong.contains("users.toml: line 2: users.ann: its hash"), "{wrong}");
+    let hash = hotpair_gateway::passwords::hash("correct horse").unwrap();
+    std::fs::write(&users, users::with_user("", "ann", &hash).unwrap()).unwrap();
+    let config = NodeConfig::read(&node).unwrap();
+    assert_eq!(config.users.as_ref().unwrap().rows, [("ann".to_owned(), hash)]);
+    assert_ne!(config.digest(), parse(EXAMPLE).unwrap().digest());
+    std::fs::remove_dir_all(&folder).unwrap();
 }
