@@ -338,8 +338,9 @@ impl Journal {
         self.start_snapshot()
     }
 
-    /// The state from before the loading counts again: the peer has found that it needs no snapshot.
-    /// Does nothing once a snapshot was installed.
+    /// The state from before the loading counts again: the redo from its end on will do, no snapshot
+    /// is needed. (After a start that found half a state that is an empty one.) Does nothing once a
+    /// snapshot was installed.
     pub fn abandon_loading(&mut self) -> Result<(), FileError> {
         if self.loading == Some(Loading::Begun) {
             loading::remove(&self.files, &self.directory)?;

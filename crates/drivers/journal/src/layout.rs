@@ -84,7 +84,7 @@ pub(crate) fn check_header(magic: Magic, number: u64, bytes: &[u8]) -> Result<()
     }
     let u16_at = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
     for (what, found, known) in
-        [("format", u16_at(12), FORMAT_VERSION), ("records", u16_at(14), RECORD_VERSION)]
+        [("file format", u16_at(12), FORMAT_VERSION), ("record format", u16_at(14), RECORD_VERSION)]
     {
         if found != known {
             return Err(HeaderFault::Version { what, found, known });
@@ -129,7 +129,7 @@ impl Listing {
         for entry in fs::read_dir(directory)? {
             let name = entry?.file_name();
             let Some(name) = name.to_str() else { continue };
-            if let Some(first) = numbered(name, "redo-", ".log") {
+            if let Some(first) = numbered(name, "redo-", ".log").filter(|first| *first > 0) {
                 listing.redo.push(first);
             } else if let Some(number) = numbered(name, "snapshot-", ".bin") {
                 listing.snapshots.push(number);
@@ -174,6 +174,6 @@ mod tests {
         let checksum = xxh3_64(&later[..24]);
         later[24..].copy_from_slice(&checksum.to_le_bytes());
         let fault = check_header(Magic::Redo, 1, &later).unwrap_err();
-        assert_eq!(fault.to_string(), "its format is version 2, this program knows version 1");
+        assert_eq!(fault.to_string(), "its file format is version 2, this program knows version 1");
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::ReadError;
 use crate::files::{Files, read_at};
-use crate::layout::{HEADER_BYTES, Magic, check_header, redo_path};
+use crate::layout::{HEADER_BYTES, Listing, Magic, check_header, redo_path};
 use crate::walk::{PEEK_BYTES, peek};
 
 /// Roughly how much is handed out at once. A longer record comes alone.
@@ -65,6 +65,18 @@ impl RedoReader {
             oldest,
             block: vec![0; BATCH_BYTES],
         })
+    }
+
+    /// From this record on, in the directory of another node's journal, which goes on writing it.
+    pub fn in_directory(directory: &Path, wanted: u64) -> Result<Self, ReadError> {
+        let listing = Listing::read(directory)
+            .map_err(|error| ReadError::Io { file: directory.to_owned(), error })?;
+        let oldest = listing.redo.first().copied().unwrap_or(wanted + 1);
+        let index = listing.redo.partition_point(|first| *first <= wanted);
+        match index.checked_sub(1) {
+            Some(index) => Self::open(directory, listing.redo[index], wanted, oldest),
+            None => Err(ReadError::Gone { number: wanted, oldest }),
+        }
     }
 
     /// The number of the next record to be handed out.

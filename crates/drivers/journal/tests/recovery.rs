@@ -208,7 +208,7 @@ fn another_version_is_refused_by_its_number() {
     fs::write(&path, &file).unwrap();
     let error = refusal(directory.path());
     assert!(matches!(error, OpenError::Version { .. }), "{error}");
-    assert!(error.to_string().contains("its records is version 9"), "{error}");
+    assert!(error.to_string().contains("its record format is version 9"), "{error}");
 }
 
 // --- snapshots

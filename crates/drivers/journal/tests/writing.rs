@@ -282,11 +282,8 @@ fn a_real_file_system_without_room_is_full_and_later_is_not() {
     assert_eq!(fs::metadata(&path).unwrap().len(), length);
     assert!(journal.write_small("pair.json", &[1; 100_000]).unwrap_err().is_full());
 
-    let status = Command::new("mount")
-        .args(["-o", "remount,size=4m"])
-        .arg(mount.path())
-        .status()
-        .unwrap();
+    let status =
+        Command::new("mount").args(["-o", "remount,size=4m"]).arg(mount.path()).status().unwrap();
     assert!(status.success());
     append_each(&mut journal, &[put_value(1, head + 1, vec![1; 60_000])]);
     assert_eq!(journal.reopen().unwrap().history.head(), head + 1);
