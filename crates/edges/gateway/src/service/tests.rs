@@ -1,3 +1,4 @@
+mod figures;
 mod library;
 mod numbers;
 mod sessions;
