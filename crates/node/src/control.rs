@@ -44,11 +44,11 @@ const FAREWELL: Duration = Duration::from_millis(1_000);
 pub(crate) struct Control {
     pub(crate) settings: Settings,
     pub(crate) me: Identity,
-    pub(crate) zookeeper: ZooKeeperSettings,
-    /// `host:port` of the peer's link.
-    pub(crate) peer: String,
-    /// Already bound, so that a port in use is told before anything starts.
-    pub(crate) peer_listener: TcpListener,
+    /// None: nobody decides but this node.
+    pub(crate) zookeeper: Option<ZooKeeperSettings>,
+    /// `host:port` of the peer's link, and the own listener: already bound, so that a port in use is
+    /// told before anything starts. None: there is no peer.
+    pub(crate) link: Option<(String, TcpListener)>,
     pub(crate) gate: GateKeeper,
     pub(crate) datasets: Datasets,
     /// The tables' thread, and its door for redo streams.
@@ -74,18 +74,18 @@ impl Control {
         let me = Arc::new(self.me.clone());
         let (sender, mut facts) = self.facts;
         let clock: hotpair_coordinator::Clock = Arc::new(boot_clock::now);
-        let zookeeper = ZooKeeperDriver::start(self.zookeeper, me.clone(), sender.clone(), clock);
-        let link = LinkDriver::start(
-            LinkSettings {
-                peer: self.peer,
-                me,
-                dial_timeout: Duration::from_millis(self.settings.ping_timeout_ms),
-                wall_clock: hotpair_link::WallClock::system(),
-            },
-            self.peer_listener,
-            sender.clone(),
-            self.streams,
-        )?;
+        let zookeeper = self
+            .zookeeper
+            .map(|settings| ZooKeeperDriver::start(settings, me.clone(), sender.clone(), clock));
+        let dial_timeout = Duration::from_millis(self.settings.ping_timeout_ms);
+        let link = match self.link {
+            Some((peer, listener)) => {
+                let wall_clock = hotpair_link::WallClock::system();
+                let settings = LinkSettings { peer, me, dial_timeout, wall_clock };
+                Some(LinkDriver::start(settings, listener, sender.clone(), self.streams)?)
+            }
+            None => None,
+        };
         let mut hands = Hands {
             zookeeper,
             link,
@@ -147,8 +147,8 @@ fn until(node: Option<Moment>, supervisor: Moment) -> Instant {
 
 /// What carries effects out.
 struct Hands {
-    zookeeper: ZooKeeperDriver,
-    link: LinkDriver,
+    zookeeper: Option<ZooKeeperDriver>,
+    link: Option<LinkDriver>,
     gate: GateKeeper,
     datasets: Datasets,
     tables: mpsc::Sender<Order>,
@@ -176,12 +176,18 @@ impl Hands {
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::ZooKeeper(order) => self.zookeeper.carry_out(order),
-            Effect::Dial { statement } => self.link.dial(statement),
-            Effect::DropLink => self.link.drop_link(),
-            Effect::SendPing { number, statement } => self.link.send_ping(number, statement),
+            Effect::ZooKeeper(order) => {
+                if let Some(zookeeper) = &mut self.zookeeper {
+                    zookeeper.carry_out(order);
+                }
+            }
+            Effect::Dial { statement } => self.on_link(|link| link.dial(statement)),
+            Effect::DropLink => self.on_link(LinkDriver::drop_link),
+            Effect::SendPing { number, statement } => {
+                self.on_link(|link| link.send_ping(number, statement));
+            }
             Effect::AnswerPeer { connection, number, statement } => {
-                self.link.answer_peer(connection, number, statement);
+                self.on_link(|link| link.answer_peer(connection, number, statement));
             }
             Effect::OpenGate { epoch, until } => {
                 self.sessions.serving_since(epoch, boot_clock::now());
@@ -206,6 +212,13 @@ impl Hands {
             }
             Effect::FinishOrder { order, outcome } => self.orders.finish(order, outcome),
             Effect::Exit => self.exit = true,
+        }
+    }
+
+    /// Without a peer there is no link, and nothing is meant for it.
+    fn on_link(&mut self, act: impl FnOnce(&mut LinkDriver)) {
+        if let Some(link) = &mut self.link {
+            act(link);
         }
     }
 
@@ -252,8 +265,12 @@ impl Hands {
     async fn end(mut self, mut supervisor: Supervisor) {
         supervisor.stopping();
         self.ledger.close();
-        self.link.close_listener().await;
-        let farewell = self.zookeeper.close(FAREWELL).await;
-        tracing::info!(?farewell, "session with ZooKeeper closed");
+        if let Some(link) = &mut self.link {
+            link.close_listener().await;
+        }
+        if let Some(zookeeper) = self.zookeeper {
+            let farewell = zookeeper.close(FAREWELL).await;
+            tracing::info!(?farewell, "session with ZooKeeper closed");
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use hotpair_coordinator::{FunctionEntry, ZooKeeperSettings};
 use hotpair_core::pair::Settings;
 use hotpair_core::pair::identity::{Identity, Incarnation, NodeId};
+use hotpair_core::pair::settings::CoordinatorKind;
 use hotpair_core::services::dataset::{ColumnKind, LoadMode};
 use hotpair_core::services::users;
 use hotpair_core::tables::replication::ReplicationSettings;
@@ -14,7 +15,7 @@ use hotpair_gateway::{ClientSettings, SessionSettings};
 use hotpair_journal::Durability;
 use hotpair_store::{DatasetSpec, Source, Unpivot};
 
-use crate::config::{Acknowledgement, DatasetConfig, HeldWhen, NodeConfig};
+use crate::config::{self, Acknowledgement, DatasetConfig, HeldWhen, NodeConfig};
 use crate::data_directory::{self, DataDirectory};
 use crate::tables::TablesSettings;
 
@@ -28,8 +29,15 @@ pub(crate) fn pair_settings(config: &NodeConfig) -> Settings {
         ping_count: peer.map_or(usual.ping_count, |p| p.ping_count),
         fast_takeover: config.coordinator.zookeeper.as_ref().is_none_or(|z| z.fast_takeover),
         act: config.control.act,
-        // Until the tables run on a thread of their own.
-        tables: false,
+        ack_local: config.tables.ack == Acknowledgement::Local,
+        peer: peer.is_some(),
+        coordinator: match config.coordinator.kind {
+            config::CoordinatorKind::Standalone => CoordinatorKind::Standalone,
+            config::CoordinatorKind::ZooKeeper => CoordinatorKind::ZooKeeper,
+            config::CoordinatorKind::BinaryStar | config::CoordinatorKind::Keepalived => {
+                unreachable!("validated: kinds that are not built are refused")
+            }
+        },
         switches_per_hour: config.control.switches_per_hour,
         ..usual
     }
@@ -52,14 +60,13 @@ pub(crate) fn identity(config: &NodeConfig, directory: &DataDirectory) -> Identi
     }
 }
 
-/// The ZooKeeper driver's settings.
+/// The ZooKeeper driver's settings, if ZooKeeper decides.
 pub(crate) fn zookeeper_settings(
     config: &NodeConfig,
     functions: Vec<FunctionEntry>,
-) -> ZooKeeperSettings {
-    let zookeeper =
-        config.coordinator.zookeeper.as_ref().expect("validated: the coordinator is ZooKeeper");
-    ZooKeeperSettings {
+) -> Option<ZooKeeperSettings> {
+    let zookeeper = config.coordinator.zookeeper.as_ref()?;
+    Some(ZooKeeperSettings {
         servers: zookeeper.servers.clone(),
         session_timeout: zookeeper.session_timeout.0,
         root: zookeeper.root.clone(),
@@ -73,7 +80,7 @@ pub(crate) fn zookeeper_settings(
         .filter_map(|(name, address)| Some((name.to_owned(), address?.to_string())))
         .collect(),
         functions,
-    }
+    })
 }
 
 /// How tables are kept.
@@ -90,6 +97,7 @@ pub(crate) fn tables(config: &NodeConfig, clean: bool) -> TablesSettings {
         },
         clean,
         peer: config.peer.as_ref().map(|peer| peer.address.clone()),
+        peer_directory: config.tables.peer_directory.clone(),
         at_promotion: match config.users.clone() {
             Some(users) => Box::new(move |store| users::difference(&users.rows, store)),
             None => Box::new(|_| Vec::new()),

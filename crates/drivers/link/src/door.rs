@@ -211,7 +211,7 @@ enum VisitEnd {
     #[error("hello of {0}, which is not of our pair")]
     Stranger(String),
     #[error("it follows the redo of this node from now on")]
-    Follows(Box<Follow>),
+    Follows(Box<Follow>, bool),
 }
 
 impl From<ReadEnd> for VisitEnd {
@@ -233,11 +233,13 @@ impl Visit {
     async fn run(mut self) {
         let end = match self.talk().await {
             Ok(never) => match never {},
-            Err(VisitEnd::Follows(follow)) => return self.hand_over(*follow).await,
+            Err(VisitEnd::Follows(follow, directory)) => {
+                return self.hand_over(*follow, directory).await;
+            }
             Err(end) => end,
         };
         let kind = match &end {
-            VisitEnd::Ended | VisitEnd::NoCore | VisitEnd::Follows(_) => None,
+            VisitEnd::Ended | VisitEnd::NoCore | VisitEnd::Follows(..) => None,
             VisitEnd::NoHello | VisitEnd::Quiet | VisitEnd::NotReading => Some(Kind::Slow),
             VisitEnd::TooFast => Some(Kind::Excess),
             VisitEnd::Garbage(_) | VisitEnd::OutOfPlace(_) => Some(Kind::Garbage),
@@ -250,7 +252,7 @@ impl Visit {
     }
 
     /// From here on the connection belongs to the tables.
-    async fn hand_over(self, follow: Follow) {
+    async fn hand_over(self, follow: Follow, directory: bool) {
         let Self { door, number, from, reader, writer, .. } = self;
         door.guests.all().remove(&number);
         let Some(reader) = reader.into_inner() else {
@@ -262,7 +264,8 @@ impl Visit {
         let std = stream.into_std().and_then(|s| s.set_nonblocking(false).map(|()| s));
         match std {
             Ok(stream) => {
-                let _ = door.redo.send(RedoEvent::FollowerCame { follow, stream }).await;
+                let event = RedoEvent::FollowerCame { follow, directory, stream };
+                let _ = door.redo.send(event).await;
             }
             Err(error) => door.complaints.note(Kind::System, Some(from.ip()), &error),
         }
@@ -315,10 +318,10 @@ impl Visit {
                 }
                 Ok(statement)
             }
-            Ok(Frame::Follow { pair, follow }) if *pair == *self.door.me.pair => {
-                Err(VisitEnd::Follows(follow))
+            Ok(Frame::Follow { pair, follow, directory }) if *pair == *self.door.me.pair => {
+                Err(VisitEnd::Follows(follow, directory))
             }
-            Ok(Frame::Follow { pair, follow }) => {
+            Ok(Frame::Follow { pair, follow, .. }) => {
                 let node = follow.who.node.as_str();
                 Err(VisitEnd::Stranger(stranger(node, &pair, self.from)))
             }

@@ -69,6 +69,8 @@ pub enum Frame {
         pair: String,
         /// What it says of its log.
         follow: Box<Follow>,
+        /// It reads the redo files itself, and is only told how long the log is.
+        directory: bool,
     },
 }
 
@@ -205,8 +207,8 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) {
             };
             put(Tag::Reject, &body, out);
         }
-        Frame::Follow { pair, follow } => {
-            put_body(Tag::Follow, &redo::encode_follow(follow, pair), out);
+        Frame::Follow { pair, follow, directory } => {
+            put_body(Tag::Follow, &redo::encode_follow(follow, pair, *directory), out);
         }
     }
 }
@@ -276,8 +278,9 @@ fn body(tag: Tag, json: &[u8]) -> Result<Frame, FrameError> {
             }))
         }
         Tag::Follow => {
-            let (pair, follow) = redo::decode_follow(json).map_err(broken)?;
-            Ok(Frame::Follow { pair, follow: Box::new(follow) })
+            let redo::Introduction { pair, follow, directory } =
+                redo::decode_follow(json).map_err(broken)?;
+            Ok(Frame::Follow { pair, follow: Box::new(follow), directory })
         }
     }
 }

@@ -41,12 +41,20 @@ pub(crate) struct NodeArguments {
     /// Start with empty tables.
     #[arg(long)]
     clean: bool,
+    /// Also where there is a peer, which may hold what is emptied here.
+    #[arg(long, requires = "clean")]
+    force: bool,
 }
 
 /// Runs one node until it is told to end.
 pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
     let config = NodeConfig::read(&arguments.config)?;
     raise_file_limit();
+    if arguments.clean && config.peer.is_some() && !arguments.force {
+        let why = "--clean would empty this node's tables, and its peer may hold changes that it \
+                   acknowledged: empty both nodes with --clean --force, or leave --clean out";
+        return Err(super::config_error(&arguments.config, vec![why.to_owned()]));
+    }
     let datasets = settings::datasets(&config)
         .map_err(|problems| super::config_error(&arguments.config, problems))?;
     let directory = DataDirectory::open(&config.tables.directory)?;
@@ -70,7 +78,10 @@ pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
         journal,
         datasets: datasets.clone(),
     });
-    let peer_listener = bind_peer(&config)?;
+    let link = match &config.peer {
+        Some(peer) => Some((peer.address.clone(), bind_peer(&config)?)),
+        None => None,
+    };
     let tables =
         TablesThread::start(settings::tables(&config, arguments.clean), &me, facts.0.clone())?;
     let sessions = Arc::new(Sessions::new(tables.tables.clone(), settings::sessions(&config)));
@@ -95,8 +106,7 @@ pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
         settings: pair,
         me,
         zookeeper: settings::zookeeper_settings(&config, functions),
-        peer: config.peer.as_ref().map(|peer| peer.address.clone()).unwrap_or_default(),
-        peer_listener,
+        link,
         gate: keeper,
         datasets,
         tables: tables.orders,
@@ -138,8 +148,7 @@ fn raise_file_limit() {
 fn bind_peer(config: &NodeConfig) -> Result<StdListener> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _inside = runtime.enter();
-    let pair = config.peer.as_ref().and(config.listen.peer);
-    let address = pair.context("coordinator.kind = \"standalone\" is not built in this version")?;
+    let address = config.listen.peer.expect("validated: a node with a peer listens for it");
     LinkDriver::bind(address)
         .with_context(|| format!("listen.peer = \"{address}\" cannot be bound"))
 }

@@ -24,7 +24,10 @@ pub(crate) fn run(config: &Path) -> Result<Outcome> {
         }
         Err(error) => return Err(error.into()),
     };
-    let settings = zookeeper_settings(&config, Vec::new());
+    let Some(settings) = zookeeper_settings(&config, Vec::new()) else {
+        tracing::info!("nothing released: this node stands alone");
+        return Ok(Outcome::Done);
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match runtime.block_on(hotpair_coordinator::release(&settings, directory.instance())) {
         Ok(ReleaseOutcome::Released { epoch }) => {

@@ -5,7 +5,7 @@
 //! the disk on another one.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,7 +19,7 @@ use hotpair_core::tables::writer::Batch;
 use hotpair_journal::{
     AppendError, Durability, FileError, Journal, LeftSegment, Recovered, RedoReader, SnapshotWriter,
 };
-use hotpair_link::redo::LogReader;
+use hotpair_link::redo::{LogReader, OpenLog};
 
 use super::remembered::{self, Remembered};
 
@@ -281,6 +281,14 @@ fn bring_to_disk(left: Vec<LeftSegment>) {
     if let Err(error) = std::thread::Builder::new().name("redo sync".to_owned()).spawn(sync) {
         tracing::warn!(%error, "a full redo file waits for the system to bring it to the disk");
     }
+}
+
+/// The peer's redo files where this node sees them.
+pub(super) fn open_log(directory: PathBuf) -> OpenLog {
+    Box::new(move |after| {
+        let reader = RedoReader::in_directory(&directory, after + 1).map_err(io::Error::other)?;
+        Ok(Box::new(Files { reader }))
+    })
 }
 
 /// The journal's reader for a redo stream.

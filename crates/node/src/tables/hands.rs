@@ -1,6 +1,7 @@
 //! What core's replication machine wants, carried out: the log, the streams, the answers.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
@@ -16,7 +17,7 @@ use hotpair_gateway::Tables;
 use hotpair_link::redo::{self, Feed, MasterLine, RedoEvent, Shipment, Start};
 use tokio::sync::{mpsc, oneshot};
 
-use super::disk::{AppendOutcome, Disk};
+use super::disk::{self, AppendOutcome, Disk};
 use super::remembered::Remembered;
 use super::{Order, Submitted, TablesSettings};
 use crate::boot_clock;
@@ -38,11 +39,12 @@ pub(crate) struct Hands {
     events: mpsc::Sender<RedoEvent>,
     pair: String,
     peer: Option<String>,
+    peer_directory: Option<PathBuf>,
     at_promotion: Box<dyn Fn(&Store) -> Vec<hotpair_core::tables::change::Operation> + Send>,
     waiting: HashMap<u64, oneshot::Sender<Verdict>>,
     last_ticket: u64,
     /// Followers that came, by number, until the machine says what is to become of them.
-    arrived: Option<(u64, std::net::TcpStream)>,
+    arrived: Option<(u64, std::net::TcpStream, bool)>,
     connections: u64,
     shipment: Option<(u64, Shipment)>,
     dials: u64,
@@ -98,6 +100,7 @@ impl Hands {
             events,
             pair: me.pair.to_string(),
             peer: settings.peer,
+            peer_directory: settings.peer_directory,
             at_promotion: settings.at_promotion,
             waiting: HashMap::new(),
             last_ticket: NOBODY,
@@ -226,14 +229,14 @@ impl Hands {
         let now = boot_clock::now();
         let mut fx = Vec::new();
         match event {
-            RedoEvent::FollowerCame { follow, stream } => {
+            RedoEvent::FollowerCame { follow, directory, stream } => {
                 self.connections += 1;
                 let connection = self.connections;
                 tracing::info!(
                     connection, peer = %follow.who, position = %follow.history.position(),
                     complete = follow.complete, "the peer wants to follow"
                 );
-                self.arrived = Some((connection, stream));
+                self.arrived = Some((connection, stream, directory));
                 let oldest = self.disk.oldest();
                 self.replication.follower_came(now, connection, &follow, oldest, &mut fx);
             }
@@ -334,7 +337,7 @@ impl Hands {
             TablesEffect::SendDigests { number, digests } => self.feed.digests(number, digests),
             TablesEffect::CloseFollower { connection, why } => {
                 tracing::info!(connection, why, "the peer's redo stream is closed");
-                self.arrived.take_if(|(number, _)| *number == connection);
+                self.arrived.take_if(|(number, ..)| *number == connection);
                 self.shipment.take_if(|(number, _)| *number == connection);
             }
             TablesEffect::Dial(follow) => self.dial(&follow),
@@ -437,16 +440,16 @@ impl Hands {
     }
 
     fn ship(&mut self, connection: u64, start: Start) {
-        let Some((_, stream)) = self.arrived.take_if(|(number, _)| *number == connection) else {
-            return;
-        };
+        let arrived = self.arrived.take_if(|(number, ..)| *number == connection);
+        let Some((_, stream, directory)) = arrived else { return };
         let after = match &start {
             Start::Tail { after } => *after,
             Start::Snapshot { history, .. } => history.head(),
         };
         let epoch = self.replication.epoch().unwrap_or_default();
         let shipped = self.disk.reader(after + 1).and_then(|files| {
-            redo::ship(connection, epoch, stream, start, &self.feed, files, self.events.clone())
+            let events = self.events.clone();
+            redo::ship(connection, epoch, stream, directory, start, &self.feed, files, events)
                 .context("a redo stream cannot be started")
         });
         match shipped {
@@ -463,7 +466,8 @@ impl Hands {
     fn dial(&mut self, follow: &Follow) {
         self.dials += 1;
         let Some(peer) = &self.peer else { return };
-        match redo::dial(self.dials, peer, &self.pair, follow, self.events.clone()) {
+        let log = self.peer_directory.clone().map(disk::open_log);
+        match redo::dial(self.dials, peer, &self.pair, follow, log, self.events.clone()) {
             Ok(line) => self.line = Some(line),
             Err(error) => {
                 tracing::warn!(%error, "the master's redo stream cannot be dialled");

@@ -61,6 +61,8 @@ pub(crate) struct TablesSettings {
     pub(crate) clean: bool,
     /// `host:port` of the peer's link.
     pub(crate) peer: Option<String>,
+    /// Where the peer's redo files are seen, if they are not to be streamed.
+    pub(crate) peer_directory: Option<PathBuf>,
     /// What is done first in each mastership, for the store as it is then.
     pub(crate) at_promotion: Box<dyn Fn(&Store) -> Vec<Operation> + Send>,
 }

@@ -3,17 +3,22 @@
 use std::io::{self, BufReader, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hotpair_core::tables::replication::Follow;
+use hotpair_core::tables::replication::{Follow, FromMaster};
+use hotpair_core::tables::snapshot::Piece;
 use tokio::sync::mpsc;
 
 use super::RedoEvent;
-use super::frame;
+use super::frame::{self, MasterFrame};
+use super::ship::{LogReader, READ_BYTES};
 use crate::frame::FOLLOW_TAG;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 const WRITE_WITHIN: Duration = Duration::from_secs(1);
+/// What the master wrote must be seen by then.
+const SHOWN_WITHIN: Duration = Duration::from_secs(10);
+const SHOWN_SOON: Duration = Duration::from_millis(20);
 
 /// The line to the master. Dropping it hangs up.
 #[derive(Debug)]
@@ -55,7 +60,11 @@ impl Drop for MasterLine {
     }
 }
 
-/// Dials the master at `address` (`host:port`).
+/// Reads the master's redo files where both nodes see them, from the record after this one on.
+pub type OpenLog = Box<dyn FnMut(u64) -> io::Result<Box<dyn LogReader>> + Send>;
+
+/// Dials the master at `address` (`host:port`). With `log`, records are read from there, and the
+/// master is asked only how far they go.
 ///
 /// # Errors
 /// When the thread cannot be started.
@@ -64,14 +73,15 @@ pub fn dial(
     address: &str,
     pair: &str,
     follow: &Follow,
+    log: Option<OpenLog>,
     events: mpsc::Sender<RedoEvent>,
 ) -> io::Result<MasterLine> {
     let line = Arc::new(Mutex::new(Line::Dialling));
     let (shared, address) = (line.clone(), address.to_owned());
-    let introduction = frame::encode_follow(follow, pair);
+    let introduction = frame::encode_follow(follow, pair, log.is_some());
     std::thread::Builder::new().name("redo follow".to_owned()).spawn(move || {
         let why = match connect(&address, &introduction) {
-            Ok(stream) => read(dial, stream, &shared, &events),
+            Ok(stream) => read(dial, stream, &shared, log, &events),
             Err(error) => format!("{address}: {error}"),
         };
         let _ = events.blocking_send(RedoEvent::MasterGone { dial, why });
@@ -101,6 +111,7 @@ fn read(
     dial: u64,
     stream: TcpStream,
     shared: &Mutex<Line>,
+    log: Option<OpenLog>,
     events: &mpsc::Sender<RedoEvent>,
 ) -> String {
     let reading = match stream.try_clone() {
@@ -115,15 +126,92 @@ fn read(
         *line = Line::Up(stream);
     }
     let mut input = BufReader::with_capacity(256 * 1024, reading);
+    let mut files = log.map(Files::new);
+    let tell = |frame| events.blocking_send(RedoEvent::MasterSaid { dial, frame }).is_ok();
     loop {
-        match frame::read_from_master(&mut input) {
-            Ok(frame) => {
-                if events.blocking_send(RedoEvent::MasterSaid { dial, frame }).is_err() {
-                    return "this node is ending".to_owned();
+        let frame = match (frame::read_from_master(&mut input), &mut files) {
+            (Ok(MasterFrame::Said(frame)), files) => {
+                if let (Some(files), Some(after)) = (files, log_goes_on_after(&frame)) {
+                    files.go_on_after(after);
+                }
+                frame
+            }
+            (Ok(MasterFrame::Grown(last)), Some(files)) => match files.read_to(last, &tell) {
+                Ok(true) => continue,
+                Ok(false) => return "this node is ending".to_owned(),
+                Err(error) => return format!("the master's redo files: {error}"),
+            },
+            (Ok(MasterFrame::Grown(_)), None) => return "a frame out of place".to_owned(),
+            (Err(error), _) => return error.to_string(),
+        };
+        if !tell(frame) {
+            return "this node is ending".to_owned();
+        }
+    }
+}
+
+/// The record after which a frame says that the log goes on.
+fn log_goes_on_after(frame: &FromMaster) -> Option<u64> {
+    match frame {
+        FromMaster::Tail { after, .. } => Some(*after),
+        FromMaster::Piece(Piece::Begin { history }) => Some(history.head()),
+        FromMaster::Piece(_)
+        | FromMaster::Load { .. }
+        | FromMaster::Records(..)
+        | FromMaster::Digests { .. } => None,
+    }
+}
+
+/// The master's redo files where both nodes see them. A network's file system may show what was
+/// written a little later: then they are opened anew and looked into again.
+struct Files {
+    open: OpenLog,
+    reader: Option<Box<dyn LogReader>>,
+    after: u64,
+}
+
+impl Files {
+    fn new(open: OpenLog) -> Self {
+        Self { open, reader: None, after: 0 }
+    }
+
+    fn go_on_after(&mut self, after: u64) {
+        (self.after, self.reader) = (after, None);
+    }
+
+    /// Hands on everything up to record `last`; false if nobody listens any more.
+    fn read_to(&mut self, last: u64, tell: &dyn Fn(FromMaster) -> bool) -> io::Result<bool> {
+        let patience = Instant::now() + SHOWN_WITHIN;
+        while self.after < last {
+            match self.read_some(last) {
+                Ok(bytes) if !bytes.is_empty() => {
+                    let records = frame::records_of(bytes).map_err(io::Error::other)?;
+                    if !tell(records) {
+                        return Ok(false);
+                    }
+                }
+                outcome => {
+                    self.reader = None;
+                    if Instant::now() >= patience {
+                        return Err(outcome.err().unwrap_or_else(|| {
+                            io::Error::other(format!("record {} does not show up", self.after + 1))
+                        }));
+                    }
+                    std::thread::sleep(SHOWN_SOON);
                 }
             }
-            Err(error) => return error.to_string(),
         }
+        Ok(true)
+    }
+
+    fn read_some(&mut self, last: u64) -> io::Result<Vec<u8>> {
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            None => self.reader.insert((self.open)(self.after)?),
+        };
+        let mut bytes = Vec::new();
+        self.after = self.after.max(reader.read(last, READ_BYTES, &mut bytes)?);
+        Ok(bytes)
     }
 }
 

@@ -22,6 +22,7 @@ const RECORDS: u8 = 18;
 const PIECE: u8 = 19;
 const DIGESTS: u8 = 20;
 const HELD: u8 = 21;
+const GROWN: u8 = 22;
 
 /// Why a redo stream cannot be read on.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,9 @@ struct FollowBody {
     head: u64,
     applied: u64,
     complete: bool,
+    /// It reads the redo files themselves, in a directory that both nodes see.
+    #[serde(default)]
+    directory: bool,
     /// Epoch, life and first record of each mastership, oldest first.
     masterships: Vec<(u64, u64, u64)>,
 }
@@ -72,7 +76,7 @@ struct FollowBody {
 const STREAM_VERSION: u16 = 1;
 
 /// A follow frame's body.
-pub(crate) fn encode_follow(follow: &Follow, pair: &str) -> Vec<u8> {
+pub(crate) fn encode_follow(follow: &Follow, pair: &str, directory: bool) -> Vec<u8> {
     let starts = follow.history.starts();
     let body = FollowBody {
         version: STREAM_VERSION,
@@ -85,13 +89,24 @@ pub(crate) fn encode_follow(follow: &Follow, pair: &str) -> Vec<u8> {
         head: follow.history.head(),
         applied: follow.applied,
         complete: follow.complete,
+        directory,
         masterships: starts.iter().map(|s| (s.epoch.0, s.life, s.first)).collect(),
     };
     serde_json::to_vec(&body).expect("words and numbers are JSON")
 }
 
-/// Reads a follow frame's body: the pair it names, and what it says.
-pub(crate) fn decode_follow(bytes: &[u8]) -> Result<(String, Follow), String> {
+/// What a follow frame says.
+pub(crate) struct Introduction {
+    /// The pair that it names.
+    pub(crate) pair: String,
+    /// What the standby's log holds.
+    pub(crate) follow: Follow,
+    /// It wants to be told how long the log is, not what is in it.
+    pub(crate) directory: bool,
+}
+
+/// Reads a follow frame's body.
+pub(crate) fn decode_follow(bytes: &[u8]) -> Result<Introduction, String> {
     let body: FollowBody = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if (body.version, body.record_version) != (STREAM_VERSION, RECORD_VERSION) {
         return Err(format!(
@@ -115,7 +130,8 @@ pub(crate) fn decode_follow(bytes: &[u8]) -> Result<(String, Follow), String> {
     };
     let history = History::new(starts, body.head);
     let (life, applied, complete) = (body.life, body.applied, body.complete);
-    Ok((body.pair, Follow { who, life, history, applied, complete }))
+    let follow = Follow { who, life, history, applied, complete };
+    Ok(Introduction { pair: body.pair, follow, directory: body.directory })
 }
 
 // --- from the master
@@ -130,6 +146,10 @@ pub(super) fn write_load(out: &mut impl Write, epoch: Epoch, common: u64) -> io:
 
 pub(super) fn write_records(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     write(out, RECORDS, &[bytes])
+}
+
+pub(super) fn write_grown(out: &mut impl Write, last: u64) -> io::Result<()> {
+    write(out, GROWN, &[&last.to_le_bytes()])
 }
 
 pub(super) fn write_piece(
@@ -155,9 +175,35 @@ pub(super) fn write_digests(
     write(out, DIGESTS, &[&body])
 }
 
+/// A frame of a master: for the tables as it is, or for the thread that reads the redo files.
+pub(super) enum MasterFrame {
+    Said(FromMaster),
+    /// The log, in the directory that both nodes see, goes up to this record.
+    Grown(u64),
+}
+
+/// Records as they stand in a frame or a file.
+pub(super) fn records_of(bytes: Vec<u8>) -> Result<FromMaster, RedoFrameError> {
+    let mut records = Vec::with_capacity(bytes.len() / 128);
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        let (record, size) = record::decode(rest)?;
+        records.push(record);
+        rest = &rest[size..];
+    }
+    Ok(FromMaster::Records(records, bytes))
+}
+
 /// The next frame of a master.
-pub(super) fn read_from_master(input: &mut impl Read) -> Result<FromMaster, RedoFrameError> {
+pub(super) fn read_from_master(input: &mut impl Read) -> Result<MasterFrame, RedoFrameError> {
     let (tag, body) = read(input, REDO_FRAME_BYTES_MAX)?;
+    if tag == GROWN {
+        return Ok(MasterFrame::Grown(number(&mut &body[..])?));
+    }
+    said(tag, body).map(MasterFrame::Said)
+}
+
+fn said(tag: u8, body: Vec<u8>) -> Result<FromMaster, RedoFrameError> {
     let mut rest = &body[..];
     match tag {
         TAIL => {
@@ -168,15 +214,7 @@ pub(super) fn read_from_master(input: &mut impl Read) -> Result<FromMaster, Redo
             let (epoch, common) = (Epoch(number(&mut rest)?), number(&mut rest)?);
             Ok(FromMaster::Load { epoch, common })
         }
-        RECORDS => {
-            let mut records = Vec::with_capacity(body.len() / 128);
-            while !rest.is_empty() {
-                let (record, size) = record::decode(rest)?;
-                records.push(record);
-                rest = &rest[size..];
-            }
-            Ok(FromMaster::Records(records, body))
-        }
+        RECORDS => records_of(body),
         PIECE => Ok(FromMaster::Piece(decode_piece(rest)?)),
         DIGESTS => {
             let number = number(&mut rest)?;
@@ -198,7 +236,7 @@ pub(super) fn read_from_master(input: &mut impl Read) -> Result<FromMaster, Redo
 // --- from the standby
 
 /// Reads the introduction of a standby off a connection that has none of the link's door before it.
-pub(super) fn read_follow(input: &mut impl Read) -> Result<(String, Follow), RedoFrameError> {
+pub(super) fn read_follow(input: &mut impl Read) -> Result<Introduction, RedoFrameError> {
     let (tag, body) = read(input, crate::frame::FRAME_BYTES_MAX)?;
     if tag != FOLLOW_TAG {
         return Err(RedoFrameError::Garbage(format!("tag {tag} where a follow was due")));

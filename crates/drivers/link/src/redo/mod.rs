@@ -18,9 +18,9 @@ mod frame;
 mod ship;
 
 pub use feed::Feed;
-pub use follow::{MasterLine, dial};
+pub use follow::{MasterLine, OpenLog, dial};
 pub use frame::RedoFrameError;
-pub(crate) use frame::{decode_follow, encode_follow};
+pub(crate) use frame::{Introduction, decode_follow, encode_follow};
 pub use ship::{LogReader, Shipment, Start, ship};
 
 use std::net::TcpStream;
@@ -32,8 +32,8 @@ use hotpair_core::tables::replication::{Follow, FromMaster};
 /// # Errors
 /// When what comes is no introduction.
 pub fn take_in(mut stream: TcpStream) -> Result<RedoEvent, RedoFrameError> {
-    let (_, follow) = frame::read_follow(&mut stream)?;
-    Ok(RedoEvent::FollowerCame { follow, stream })
+    let Introduction { follow, directory, .. } = frame::read_follow(&mut stream)?;
+    Ok(RedoEvent::FollowerCame { follow, directory, stream })
 }
 
 /// What the tables hear of the streams.
@@ -43,6 +43,8 @@ pub enum RedoEvent {
     FollowerCame {
         /// What it says.
         follow: Follow,
+        /// It reads the redo files itself, and is only told how long the log is.
+        directory: bool,
         /// Its connection.
         stream: TcpStream,
     },

@@ -22,7 +22,7 @@ const WRITE_WITHIN: Duration = Duration::from_secs(5);
 /// How often a shipper that has nothing to send looks whether it is to end.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Bytes read from redo files at a time.
-const READ_BYTES: usize = 1 << 20;
+pub(super) const READ_BYTES: usize = 1 << 20;
 
 /// Reads the log from the disk, while it is written.
 pub trait LogReader: Debug + Send {
@@ -88,7 +88,8 @@ impl Drop for Shipment {
     }
 }
 
-/// Begins to ship. `files` reads the log from the record after the start on.
+/// Begins to ship. `directory`: the standby reads the files itself, and is told how far they go.
+/// `files` reads the log from the record after the start on.
 ///
 /// # Errors
 /// When the threads cannot be started.
@@ -96,6 +97,7 @@ pub fn ship(
     connection: u64,
     epoch: Epoch,
     stream: TcpStream,
+    directory: bool,
     start: Start,
     feed: &Feed,
     files: Box<dyn LogReader>,
@@ -115,6 +117,7 @@ pub fn ship(
         out: BufWriter::with_capacity(64 * 1024, stream.try_clone()?),
         feed: feed.clone(),
         files,
+        directory,
         ended: ended.clone(),
         needs: needs.clone(),
     };
@@ -155,6 +158,7 @@ struct Shipper {
     out: BufWriter<TcpStream>,
     feed: Feed,
     files: Box<dyn LogReader>,
+    directory: bool,
     ended: Arc<AtomicBool>,
     needs: Arc<std::sync::atomic::AtomicU64>,
 }
@@ -200,6 +204,10 @@ impl Shipper {
         let (mut digests_seen, mut from_files) = (0, true);
         while !self.ended.load(Ordering::Acquire) {
             match self.feed.next(after, digests_seen, LOOK_AGAIN) {
+                Next::Records(_, last) | Next::Gone(last) if self.directory => {
+                    frame::write_grown(&mut self.out, last)?;
+                    after = last;
+                }
                 Next::Records(batches, last) => {
                     from_files = false;
                     self.needs.store(u64::MAX, Ordering::Release);

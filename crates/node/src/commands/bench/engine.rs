@@ -60,6 +60,7 @@ impl Side {
             replication: ReplicationSettings::default(),
             clean: false,
             peer,
+            peer_directory: None,
             at_promotion: Box::new(|_| Vec::new()),
         };
         Ok(Self { thread: TablesThread::start(settings, &me, sender)?, facts })
