@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hotpair_core::pair::alert::AlertName;
 use hotpair_core::pair::effect::{Effect, ZooKeeperOrder, ZooKeeperRequest};
+use hotpair_core::pair::fact::SyncZnode;
 use hotpair_core::pair::identity::{Epoch, Role};
 use hotpair_core::tables::position::History;
 
@@ -347,6 +348,10 @@ impl World {
             self.checker.serving = Some((host, epoch));
             return true;
         }
+        if now > self.checker.deadline && stage == Stage::ResidueServes && self.is_blocked() {
+            self.note(None, format_args!("the healthy node is not in sync, and must not serve"));
+            return true;
+        }
         if now > self.checker.deadline {
             match (server, trouble) {
                 (_, Some(text)) => self.violated(Rule::StandsBy, text),
@@ -359,6 +364,14 @@ impl World {
         }
         self.after(CALM_STEP, Event::CalmChecked { stage });
         false
+    }
+
+    /// The last word of a master, that the other is not in sync, was still on its way.
+    fn is_blocked(&self) -> bool {
+        let Some(healthy) = self.process(1 - self.checker.residue_host) else { return false };
+        let me = &healthy.identity.incarnation;
+        let named = |sync: &SyncZnode| sync.members.contains(me);
+        self.plan.settings.tables && !self.ensemble.head.sync.as_ref().is_some_and(named)
     }
 
     /// The one node that may act, if it should.
@@ -422,6 +435,9 @@ impl World {
 
     /// What keeps the other node from taking over with everything while this one serves.
     pub(crate) fn not_in_sync(&self, host: usize) -> Option<String> {
+        if !self.plan.settings.tables {
+            return None;
+        }
         for h in [host, 1 - host] {
             let clock = self.hosts[h].clock.moment(self.now);
             let known = self.process(h).map(|p| p.node.view(clock).in_sync);

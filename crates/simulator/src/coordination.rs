@@ -473,6 +473,11 @@ impl World {
             let session = sent.session.0;
             self.note(None, format_args!("session {session:x}: {:?}{late} ⇒ {event:?}", sent.what));
         }
+        if let ZooKeeperEvent::Claimed { epoch, answer: Answer::Done { .. }, .. } = &event
+            && let Some(host) = self.ensemble.session(sent.session).map(|s| s.host)
+        {
+            self.accept_loss(host, *epoch);
+        }
         if let ZooKeeperEvent::RegisterAnswered { epoch, answer: Answer::Done { .. }, .. } = &event
         {
             self.check_registered(*epoch);

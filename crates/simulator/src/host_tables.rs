@@ -152,17 +152,24 @@ impl World {
         self.tables_say(host, TablesFact::Ready { epoch });
     }
 
-    /// A new master has every acknowledged change, unless an operator accepted that it has not.
-    fn check_kept(&mut self, host: usize, epoch: Epoch) {
-        let history = &self.hosts[host].disk.history;
-        if self.checker.acknowledged.is_prefix_of(history) {
+    /// A claim is done. If an operator accepted what that may lose, it is lost now.
+    pub(crate) fn accept_loss(&mut self, host: usize, epoch: Epoch) {
+        if !self.checker.waived.remove(&epoch) {
             return;
         }
-        if self.checker.waived.remove(&epoch) {
-            let common = self.checker.acknowledged.last_common(history);
+        let history = &self.hosts[host].disk.history;
+        let common = self.checker.acknowledged.last_common(history);
+        if common < self.checker.acknowledged.head() {
             let starts = history.starts().iter().filter(|s| s.first <= common).copied().collect();
             self.checker.acknowledged = History::new(starts, common);
             self.note(Some(host), format_args!("changes after {common} are lost, as was accepted"));
+        }
+    }
+
+    /// A new master has every acknowledged change.
+    fn check_kept(&mut self, host: usize, epoch: Epoch) {
+        let history = &self.hosts[host].disk.history;
+        if self.checker.acknowledged.is_prefix_of(history) {
             return;
         }
         let (name, had) = (NAMES[host], self.checker.acknowledged.position());

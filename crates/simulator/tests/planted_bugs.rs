@@ -176,9 +176,9 @@ fn a_claim_that_asks_nobody_who_has_the_changes_is_caught() {
 fn mixed_weather_catches_every_bug_too() {
     for bug in Bug::ALL {
         let options = Options { planted: Planted::bug(bug), ..Options::default() };
-        let caught = (1..=2_000).map(|seed| simulate(seed, options)).find(breaks_a_rule);
+        let caught = (1..=4_000).map(|seed| simulate(seed, options)).find(breaks_a_rule);
         let caught =
-            caught.unwrap_or_else(|| panic!("{bug:?} was not caught in 2000 mixed storms"));
+            caught.unwrap_or_else(|| panic!("{bug:?} was not caught in 4000 mixed storms"));
         println!("{bug:?}: mixed seed {}: {}", caught.seed, caught.violation.expect("found by it"));
     }
 }

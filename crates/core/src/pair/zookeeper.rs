@@ -553,6 +553,7 @@ impl ZooKeeperElection {
         self.cluster = Some(picture.cluster);
         self.seen = self.seen.max(picture.epoch.epoch);
         self.current = picture.epoch.epoch;
+        self.settle_risk(&picture);
         self.named = picture.sync.as_ref().map(|_| self.is_named(&picture));
         let by_peer = picture.epoch.node.as_ref() != Some(&self.me.incarnation.node);
         if by_peer && picture.epoch.epoch > self.left {
@@ -672,6 +673,18 @@ impl ZooKeeperElection {
     }
 
     // --- small steps
+
+    /// A claim without all changes, whose answer never came, may be found done long after.
+    fn settle_risk(&mut self, picture: &Picture) {
+        let Some((claimed, _)) = &self.risk else { return };
+        let (claimed, newest) = (*claimed, picture.epoch.epoch);
+        let by_us = picture.epoch.node.as_ref() == Some(&self.me.incarnation.node);
+        if newest > claimed || (newest == claimed && by_us) {
+            self.note_risk(claimed);
+        } else if newest == claimed {
+            self.risk = None; // somebody else's
+        }
+    }
 
     /// A mastership begins: was it claimed without all changes?
     fn note_risk(&mut self, epoch: Epoch) {

@@ -287,7 +287,9 @@ impl ZooKeeperElection {
         });
         let epoch_version = (!planted.has(Bug::LateQueuedClaim)).then_some(picture.epoch.version);
         let sync = match &picture.sync {
-            _ if planted.has(Bug::SyncNotChecked) => SyncBound::Unchecked,
+            _ if planted.has(Bug::SyncNotChecked) || planted.has(Bug::LateQueuedClaim) => {
+                SyncBound::Unchecked
+            }
             Some(sync) => SyncBound::Version(sync.version),
             None => SyncBound::Missing,
         };
@@ -295,7 +297,10 @@ impl ZooKeeperElection {
         let sync_version = picture.sync.as_ref().map_or(0, |sync| sync.version.wrapping_add(1));
         let confirming_ms = now.ms_since(since);
         self.claim = Some(Claim { reason, sync_version, sent_at: now, confirming_ms });
-        self.risk = risk.map(|text| (epoch, text));
+        // One of before may still be found done; two at a time are not told apart.
+        if let Some(text) = risk {
+            self.risk = Some((epoch, text));
+        }
         self.order(ZooKeeperRequest::Claim { epoch, epoch_version, replace, sync }, fx);
     }
 }
