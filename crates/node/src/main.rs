@@ -13,6 +13,7 @@ mod ledger;
 mod logging;
 mod operators;
 mod orders;
+mod planted;
 mod settings;
 mod supervisor;
 mod tables;

@@ -17,6 +17,7 @@ use hotpair_store::{DatasetSpec, Source, Unpivot};
 
 use crate::config::{self, Acknowledgement, DatasetConfig, HeldWhen, NodeConfig};
 use crate::data_directory::{self, DataDirectory};
+use crate::planted;
 use crate::tables::TablesSettings;
 
 /// The role decision's settings.
@@ -29,6 +30,7 @@ pub(crate) fn pair_settings(config: &NodeConfig) -> Settings {
         ping_count: peer.map_or(usual.ping_count, |p| p.ping_count),
         fast_takeover: config.coordinator.zookeeper.as_ref().is_none_or(|z| z.fast_takeover),
         act: config.control.act,
+        planted: planted::chosen().pair,
         ack_local: config.tables.ack == Acknowledgement::Local,
         peer: peer.is_some(),
         coordinator: match config.coordinator.kind {
@@ -93,6 +95,7 @@ pub(crate) fn tables(config: &NodeConfig, clean: bool) -> TablesSettings {
         },
         replication: ReplicationSettings {
             ack_local: config.tables.ack == Acknowledgement::Local,
+            planted: planted::chosen().tables,
             ..ReplicationSettings::default()
         },
         clean,
