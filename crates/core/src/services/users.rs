@@ -2,18 +2,21 @@
 //!
 //! Both nodes read them from a file of their own. A master brings the table in line with its file
 //! when it begins to serve; the files' digests are compared over the link, so that two files that
-//! differ are noticed before a switch makes it matter.
+//! differ are noticed before a switch makes it matter. Whoever is no user any more has no session
+//! any more either; one with another password keeps what there is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3Default;
 
-use crate::tables::USERS;
+use super::session::Session;
 use crate::tables::change::Operation;
 use crate::tables::store::Store;
+use crate::tables::{SESSIONS, USERS};
 
-/// What has to be done to the table so that it holds these users and no others. Empty when it does.
+/// What has to be done so that the table holds these users and no others, and nobody else has a
+/// session. Empty when it is so.
 #[must_use]
 pub fn difference(wanted: &[(String, String)], store: &Store) -> Vec<Operation> {
     let table: Arc<str> = USERS.into();
@@ -28,8 +31,20 @@ pub fn difference(wanted: &[(String, String)], store: &Store) -> Vec<Operation> 
         }
     }
     let held = store.table(USERS).into_iter().flat_map(|rows| rows.scan(&[]));
-    for (key, _) in held.filter(|(key, _)| !wanted.contains_key(&***key)) {
-        operations.push(Operation::Delete { table: table.clone(), key: key.clone() });
+    let gone: Vec<_> =
+        held.map(|(key, _)| key).filter(|key| !wanted.contains_key(&***key)).collect();
+    for key in &gone {
+        operations.push(Operation::Delete { table: table.clone(), key: (*key).clone() });
+    }
+    if !gone.is_empty() {
+        let sessions: Arc<str> = SESSIONS.into();
+        let held = store.table(SESSIONS).into_iter().flat_map(|rows| rows.scan(&[]));
+        for (key, row) in held {
+            let of = Session::decode(&row.value).map(|session| session.user);
+            if of.is_ok_and(|user| gone.iter().any(|name| ***name == *user.as_bytes())) {
+                operations.push(Operation::Delete { table: sessions.clone(), key: key.clone() });
+            }
+        }
     }
     operations
 }
@@ -75,6 +90,27 @@ mod tests {
             .collect();
         assert_eq!(said, ["put bob", "put zoe", "delete eve"]);
         assert_eq!(difference(&users(&[("ann", "1"), ("bob", "2"), ("eve", "3")]), &store), []);
+    }
+
+    #[test]
+    fn who_is_no_user_any_more_has_no_session_any_more() {
+        let mut store = Store::default();
+        for (number, name) in [(1_u8, "ann"), (2, "eve"), (3, "eve"), (4, "old")] {
+            let row = Row { value: b"hash"[..].into(), version: 1 };
+            if name != "old" {
+                store.put(&USERS.into(), &name.as_bytes().into(), row);
+            }
+            let session = Session { user: name.to_owned(), user_token: None, created_wall_ms: 0 };
+            let row = Row { value: session.encode().into(), version: 1 };
+            store.put(&SESSIONS.into(), &[number; 16][..].into(), row);
+        }
+        let ended = |wanted: &[(&str, &str)]| -> Vec<u8> {
+            let operations = difference(&users(wanted), &store);
+            let sessions = operations.iter().filter(|o| **o.table() == *SESSIONS);
+            sessions.map(|operation| operation.key()[0]).collect()
+        };
+        assert_eq!(ended(&[("ann", "another")]), [2, 3]);
+        assert_eq!(ended(&[("ann", "hash"), ("eve", "another")]), [] as [u8; 0]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The clients' HTTP: an envelope around every answer, the gate around every call.
 //!
 //! A call goes: room? gate? understood? which function? whose (`calls`)? run, within its time; gate
-//! again; answer. Whatever fails on the way becomes one [`Failure`], and each of those is one error
+//! again; answer. Whatever fails on the way becomes one failure, and each of those is one error
 //! number. HTTP's status is 200 whenever the request could be read, so that clients look at one
 //! place only.
 

@@ -6,6 +6,9 @@
 //!                  └ duplicate of one under way ─▶ waits for that one's outcome
 //! ```
 //!
+//! Replies are kept of what was committed. A call that only looked, or that was refused, is looked at
+//! or tried anew when it is sent again: nothing was done, so nothing can be done twice.
+//!
 //! The lane is entered before the window of replies is looked at: a call that ends in between has
 //! left its reply in the window by then. A call in a session is done to its end whatever becomes of
 //! its caller, because duplicates may wait for it: what takes its time is done on a task of its own,
