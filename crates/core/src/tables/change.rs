@@ -87,6 +87,17 @@ pub enum Reply {
     Fixed(Bytes),
 }
 
+impl Reply {
+    /// Roughly how much room it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Results(results) => 8 + 9 * results.len(),
+            Self::Fixed(bytes) => 8 + bytes.len(),
+        }
+    }
+}
+
 /// A request to the writer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {

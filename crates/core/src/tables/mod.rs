@@ -17,6 +17,7 @@
 
 pub mod change;
 pub mod digest;
+mod key;
 pub mod planted;
 pub mod position;
 pub mod record;

@@ -100,14 +100,15 @@ impl Store {
 
     fn cut_windows(&self, from: SessionKey, cursor: &mut Cursor) -> Option<Piece> {
         let mut windows = Vec::new();
-        let mut replies = 0;
+        let mut bytes = 0;
         *cursor = Cursor::Done;
         for (session, window) in self.windows(from) {
-            if replies >= PIECE_BYTES / 32 {
+            if bytes >= PIECE_BYTES {
                 *cursor = Cursor::Windows { from: *session };
                 break;
             }
-            replies += window.replies().len() + 1;
+            bytes +=
+                32 + window.replies().iter().map(|(_, reply)| 8 + reply.bytes()).sum::<usize>();
             windows.push((*session, window.clone()));
         }
         (!windows.is_empty()).then_some(Piece::Windows { windows })

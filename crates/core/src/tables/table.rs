@@ -1,9 +1,12 @@
 //! One table: rows by key, in the order of their keys.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Bound;
 
 use super::change::Bytes;
 use super::digest::Digest;
+use super::key::{Key, Ordered, Sought};
 
 /// A row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +20,7 @@ pub struct Row {
 /// A table.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    rows: BTreeMap<Bytes, Row>,
+    rows: BTreeMap<Key, Row>,
     digest: Digest,
 }
 
@@ -25,12 +28,15 @@ impl Table {
     /// The row with this key.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<&Row> {
-        self.rows.get(key)
+        self.rows.get(&Sought::new(key) as &dyn Ordered)
     }
 
     /// Rows from this key on, in order.
     pub fn scan(&self, from: &[u8]) -> impl Iterator<Item = (&Bytes, &Row)> {
-        self.rows.range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Unbounded))
+        let from = Sought::new(from);
+        let from: (Bound<&dyn Ordered>, Bound<&dyn Ordered>) =
+            (Bound::Included(&from), Bound::Unbounded);
+        self.rows.range::<dyn Ordered, _>(from).map(|(key, row)| (&key.bytes, row))
     }
 
     /// How many rows.
@@ -53,24 +59,24 @@ impl Table {
 
     /// The row becomes this, unless it is newer already.
     pub(super) fn put(&mut self, key: &Bytes, row: Row) {
-        match self.rows.get_mut(key) {
-            Some(old) if old.version > row.version => {}
-            Some(old) => {
-                self.digest.remove(key, old);
+        match self.rows.entry(Key::new(key.clone())) {
+            Entry::Occupied(old) if old.get().version > row.version => {}
+            Entry::Occupied(mut old) => {
+                self.digest.remove(key, old.get());
                 self.digest.add(key, &row);
-                *old = row;
+                old.insert(row);
             }
-            None => {
+            Entry::Vacant(place) => {
                 self.digest.add(key, &row);
-                self.rows.insert(key.clone(), row);
+                place.insert(row);
             }
         }
     }
 
     /// The row goes, unless it is newer than this version.
     pub(super) fn delete(&mut self, key: &[u8], version: u64) {
-        if self.rows.get(key).is_some_and(|row| row.version <= version)
-            && let Some(row) = self.rows.remove(key)
+        if self.get(key).is_some_and(|row| row.version <= version)
+            && let Some(row) = self.rows.remove(&Sought::new(key) as &dyn Ordered)
         {
             self.digest.remove(key, &row);
         }

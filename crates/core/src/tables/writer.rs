@@ -18,6 +18,7 @@ use super::change::{
     Verdict,
 };
 use super::digest::Digest;
+use super::key::{Key, Ordered, Sought};
 use super::planted::{PlantedInTables, TablesBug};
 use super::record::{Body, Change, Record, encode};
 use super::store::Store;
@@ -35,7 +36,7 @@ pub struct Writer {
     head: u64,
     pending: VecDeque<Pending>,
     /// Rows as they will be once all that is pending is acknowledged.
-    overlay: BTreeMap<Arc<str>, BTreeMap<Bytes, PendingRow>>,
+    overlay: BTreeMap<Arc<str>, BTreeMap<Key, PendingRow>>,
     /// Numbered requests that are pending, and their records.
     numbers: BTreeMap<(SessionKey, u64), u64>,
     digests: BTreeMap<Arc<str>, Digest>,
@@ -217,7 +218,7 @@ impl Writer {
     }
 
     fn row<'a>(&'a self, store: &'a Store, table: &str, key: &[u8]) -> Option<&'a Row> {
-        match self.overlay.get(table).and_then(|rows| rows.get(key)) {
+        match self.overlay.get(table).and_then(|rows| rows.get(&Sought::new(key) as &dyn Ordered)) {
             Some(pending) => pending.row.as_ref(),
             None => store.get(table, key),
         }
@@ -317,14 +318,20 @@ impl Writer {
         if let Some(row) = &row {
             digest.add(key, row);
         }
-        self.digests.insert(table.clone(), digest);
+        match self.digests.get_mut(table) {
+            Some(kept) => *kept = digest,
+            None => {
+                self.digests.insert(table.clone(), digest);
+            }
+        }
         let pending = PendingRow { row, number };
+        let key = Key::new(key.clone());
         match self.overlay.get_mut(table) {
             Some(rows) => {
-                rows.insert(key.clone(), pending);
+                rows.insert(key, pending);
             }
             None => {
-                self.overlay.insert(table.clone(), BTreeMap::from([(key.clone(), pending)]));
+                self.overlay.insert(table.clone(), BTreeMap::from([(key, pending)]));
             }
         }
     }
@@ -344,9 +351,10 @@ impl Writer {
         for change in changes {
             let (Change::Put { table, key, .. } | Change::Delete { table, key }) = change;
             if let Some(rows) = self.overlay.get_mut(table)
-                && rows.get(key).is_some_and(|pending| pending.number == record.number)
+                && let key = Key::new(key.clone())
+                && rows.get(&key).is_some_and(|pending| pending.number == record.number)
             {
-                rows.remove(key);
+                rows.remove(&key);
             }
         }
     }
