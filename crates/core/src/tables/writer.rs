@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::SESSIONS;
 use super::change::{
-    Bytes, Numbered, Operation, OperationResult, Refusal, Reply, ReplyPlan, Request, SessionKey,
+    Numbered, Operation, OperationResult, Refusal, Reply, ReplyPlan, Request, SessionKey,
     Verdict,
 };
 use super::digest::Digest;

@@ -7,6 +7,7 @@ pub(crate) mod dataset;
 mod engine;
 mod failover;
 mod stream;
+mod tables;
 
 use std::io::Write;
 use std::process::Command;
@@ -43,6 +44,12 @@ pub(crate) struct BenchArguments {
     /// Megabytes of redo for catching up and for recovery.
     #[arg(long, default_value_t = 1_000)]
     redo_megabytes: u64,
+    /// Connections that write at a time, through HTTP and to Redis.
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// Seconds of each round of them.
+    #[arg(long, default_value_t = 8)]
+    seconds: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -65,9 +72,11 @@ enum Part {
     Catchup,
     /// From a redo log back to the tables.
     Recovery,
+    /// Commits through the clients' HTTP, beside Redis with one replica.
+    Tables,
 }
 
-const ALL: [Part; 9] = [
+const ALL: [Part; 10] = [
     Part::Kill,
     Part::Freeze,
     Part::Switch,
@@ -77,6 +86,7 @@ const ALL: [Part; 9] = [
     Part::Engine,
     Part::Catchup,
     Part::Recovery,
+    Part::Tables,
 ];
 
 /// Runs the parts and prints the report.
@@ -99,6 +109,7 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<Outcome> {
             Part::Simulator => simulator(),
             Part::Engine => engine::commits(arguments.commits, arguments.outstanding)?,
             Part::Catchup => engine::catching_up(arguments.redo_megabytes, arguments.outstanding)?,
+            Part::Tables => tables::against_redis(arguments.connections, arguments.seconds)?,
             Part::Recovery => engine::recovery(arguments.redo_megabytes, arguments.outstanding)?,
         };
         progress(&format!("{name}: {figures}"));

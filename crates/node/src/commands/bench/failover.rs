@@ -40,6 +40,7 @@ fn calm(pair: &Pair) -> Result<(usize, u64)> {
         let role = standby.get_json("/role")?;
         let ready = role["role"] == "standby"
             && role["contact"] == "connected"
+            && role["in_sync"] == true
             && role["peer"]["reachable"] == true
             && role["peer"]["role"] == "master";
         ensure!(ready, "{role}");
