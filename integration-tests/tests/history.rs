@@ -3,7 +3,8 @@
 //! stay, nobody logs in twice.
 //!
 //! Ten runs; `HOTPAIR_SOAK=1` (`make soak`) two hundred. `HOTPAIR_SEED=n` replays one plan (what the
-//! machine does meanwhile is its own affair), `HOTPAIR_PARALLEL` says how many run at a time.
+//! machine does meanwhile is its own affair), with `HOTPAIR_RUNS=m` as many from there on;
+//! `HOTPAIR_PARALLEL` says how many run at a time.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -98,11 +99,16 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 fn seeds() -> Vec<u64> {
-    if let Some(seed) = number("HOTPAIR_SEED") {
-        return vec![seed];
-    }
-    let runs = if env::var_os("HOTPAIR_SOAK").is_some() { SOAK_RUNS } else { RUNS };
-    (FIRST_SEED..FIRST_SEED + runs).collect()
+    let soak = env::var_os("HOTPAIR_SOAK").is_some();
+    let seed = number("HOTPAIR_SEED");
+    let runs = match (number("HOTPAIR_RUNS"), seed) {
+        (Some(runs), _) => runs,
+        (None, Some(_)) => 1,
+        (None, None) if soak => SOAK_RUNS,
+        (None, None) => RUNS,
+    };
+    let first = seed.unwrap_or(FIRST_SEED);
+    (first..first + runs).collect()
 }
 
 #[expect(clippy::print_stdout, reason = "seeds and figures, for --nocapture and for failures")]
