@@ -5,9 +5,12 @@
 //! it. Pings, phases and looks that change nothing are left out.
 //!
 //! ```text
-//! a starts [fast_takeover=no] [act=no] [life=2]     a peer answers role=standby | a peer is silent
+//! a starts [fast_takeover=no] [act=no] [life=2] [tables] [ack=local] [standalone] [boot=2]
+//! a peer answers role=standby [at=5.100|at=half]    a peer is silent
 //! a zookeeper opened [t=4000]                       a zookeeper acknowledges | a zookeeper hangs
 //! a zookeeper looked master=none|b@7 epoch=7 v=5    a zookeeper claimed done v=6 | refused | ambiguous
+//! a zookeeper looked … sync=a,b@2 sv=3 (b on boot 2) a zookeeper written done | refused | ambiguous
+//! a tables opened at=5.100 [half] [cluster=12]      a tables ready | caught-up | lost 1 | failed
 //! wait 500 (time-outs come)                         late 3000 (nobody calls the node)
 //! ```
 
@@ -20,13 +23,15 @@ use std::path::Path;
 use hotpair_core::pair::effect::{Effect, SyncBound, ZooKeeperOrder, ZooKeeperRequest};
 use hotpair_core::pair::fact::{
     Answer, DialFailure, EpochZnode, Fact, LinkEnd, MasterZnode, Picture, Refusal, SessionId,
-    ZooKeeperEvent, ZooKeeperFact,
+    SyncZnode, TablesFact, ZooKeeperEvent, ZooKeeperFact,
 };
 use hotpair_core::pair::identity::{
     BootId, ClusterId, Contact, Epoch, Identity, Incarnation, Instance, NodeId, Role, Statement,
 };
 use hotpair_core::pair::reason::Event;
+use hotpair_core::pair::settings::CoordinatorKind;
 use hotpair_core::pair::{Moment, Node, Settings};
+use hotpair_core::tables::position::Position;
 
 #[test]
 fn every_scenario_goes_as_it_is_told() {
@@ -121,13 +126,29 @@ fn identity(node: &str, words: &Words<'_>, default_instance: u64) -> Identity {
         incarnation: Incarnation {
             node: NodeId::new(node),
             instance: Instance(words.number("instance", default_instance).into()),
-            boot_id: BootId(1),
+            boot_id: BootId(words.number("boot", 1).into()),
         },
         life: words.number("life", default_instance * 10 + 1),
         pair: words.value("pair").unwrap_or("orders").into(),
         root: words.value("root").unwrap_or("/hotpair").into(),
         config_digest: 1,
         version: "0".into(),
+    }
+}
+
+/// `EPOCH.NUMBER`.
+fn position(text: &str) -> Position {
+    let (epoch, number) = text.split_once('.').expect("at=EPOCH.NUMBER");
+    Position { epoch: Epoch(epoch.parse().unwrap()), number: number.parse().unwrap() }
+}
+
+/// `a`, or `a@2` on boot 2.
+fn incarnation(text: &str) -> Incarnation {
+    let (node, boot) = text.split_once('@').unwrap_or((text, "1"));
+    Incarnation {
+        node: NodeId::new(node),
+        instance: Instance(instance_of(node).into()),
+        boot_id: BootId(boot.parse().unwrap()),
     }
 }
 
@@ -154,8 +175,8 @@ fn statement(words: &Words<'_>) -> Statement {
         left: Epoch(words.number("left", 0)),
         lease_ms: words.number("lease", 0),
         contact: if words.has("lost") { Contact::Lost } else { Contact::Connected },
-        position: None,
-        complete: true,
+        position: words.value("at").map(position),
+        complete: !words.has("half"),
     }
 }
 
@@ -181,7 +202,14 @@ impl World {
         let settings = Settings {
             fast_takeover: words.value("fast_takeover") != Some("no"),
             act: words.value("act") != Some("no"),
-            tables: false,
+            tables: words.has("tables"),
+            ack_local: words.value("ack") == Some("local"),
+            peer: !words.has("standalone"),
+            coordinator: if words.has("standalone") {
+                CoordinatorKind::Standalone
+            } else {
+                CoordinatorKind::ZooKeeper
+            },
             ..Settings::default()
         };
         let me = identity(name, words, instance_of(name));
@@ -252,11 +280,17 @@ impl World {
     fn show(&mut self, name: &str) {
         let v = self.nodes[name].node.view(Moment(self.now));
         let serving = if v.serving { ", serving" } else { "" };
+        let in_sync = match v.in_sync {
+            Some(true) => ", in sync",
+            Some(false) => ", not in sync",
+            None => "",
+        };
         let guard = v.guard.map_or(String::new(), |g| format!(", guard: {g}"));
         let (role, epoch, left) = (v.role, v.epoch, v.left);
         let now = self.now;
-        self.said
-            .push(format!("{now:>6} {name} is {role}{serving}, epoch {epoch}, left {left}{guard}"));
+        self.said.push(format!(
+            "{now:>6} {name} is {role}{serving}, epoch {epoch}, left {left}{in_sync}{guard}"
+        ));
     }
 
     // --- facts
@@ -307,6 +341,14 @@ impl World {
             ["datasets", "settled"] => Fact::DatasetsSettled { epoch: s.gate, failed: 0 },
             ["serving", "stalled", ms] => Fact::ServingStalled { for_ms: ms.parse().unwrap() },
             ["ordered", "switchover", n] => Fact::SwitchoverOrdered { order: n.parse().unwrap() },
+            ["tables", what, ..] => Fact::Tables(s.tables_fact(what, words)),
+            ["ordered", "promote", n] => {
+                Fact::PromoteOrdered { order: n.parse().unwrap(), accept_data_loss: false }
+            }
+            ["ordered", "promote", n, "accept-data-loss"] => {
+                Fact::PromoteOrdered { order: n.parse().unwrap(), accept_data_loss: true }
+            }
+            ["ordered", "adopt", n] => Fact::AdoptOrdered { order: n.parse().unwrap() },
             ["ordered", "shutdown"] => Fact::ShutdownOrdered,
             _ => panic!("not understood: {name} {}", words.0.join(" ")),
         })
@@ -359,7 +401,7 @@ impl Subject {
                 }
                 _ => None,
             },
-            Effect::OpenGate { epoch, .. } => {
+            Effect::OpenGate { epoch, .. } | Effect::PrepareTables { epoch } => {
                 self.gate = epoch;
                 None
             }
@@ -372,11 +414,42 @@ impl Subject {
         }
     }
 
+    fn tables_fact(&self, what: &str, words: &Words<'_>) -> TablesFact {
+        let at = || words.value("at").map(position).unwrap_or_default();
+        let complete = !words.has("half");
+        let epoch = self.gate;
+        match what {
+            "opened" => TablesFact::Opened {
+                position: at(),
+                complete,
+                cluster: words.value("cluster").map(|c| ClusterId(c.parse().unwrap())),
+                seen: Epoch(words.number("seen", 0)),
+            },
+            "moved" => TablesFact::Moved { position: at(), complete },
+            "ready" => TablesFact::Ready { epoch: Epoch(words.number("epoch", epoch.0)) },
+            "caught-up" => {
+                let peer = incarnation(words.value("peer").unwrap_or("b"));
+                TablesFact::PeerCaughtUp { epoch, peer }
+            }
+            "lost" => TablesFact::PeerLost { epoch, loss: words.number("loss", 1) },
+            "failed" => TablesFact::Failed { what: "EIO".to_owned() },
+            "full" => TablesFact::DiskFull { full: true },
+            "have-room" => TablesFact::DiskFull { full: false },
+            "behind" => TablesFact::Behind { records: Some(words.number("by", 1)) },
+            "keep-up" => TablesFact::Behind { records: None },
+            "differ" => TablesFact::DigestMismatch { what: Some("table t differs".to_owned()) },
+            "agree" => TablesFact::DigestMismatch { what: None },
+            "diverged" => TablesFact::Diverged { what: "7 changes are kept aside".to_owned() },
+            other => panic!("tables do not say {other}"),
+        }
+    }
+
     fn zookeeper_event(&mut self, what: &str, words: &Words<'_>) -> ZooKeeperEvent {
         let answer = |version: i32| match () {
             () if words.has("done") => Answer::Done { epoch_version: version },
             () if words.has("ambiguous") => Answer::Ambiguous,
             () if words.has("epoch") => Answer::Refused(Refusal::Epoch),
+            () if words.has("sync") => Answer::Refused(Refusal::Sync),
             () => Answer::Refused(Refusal::Master),
         };
         let version = i32::try_from(words.number("v", 1)).unwrap();
@@ -403,6 +476,10 @@ impl Subject {
                 let (sent_at, epoch) = self.heartbeats.remove(0);
                 let answer = answer(self.epoch_version);
                 ZooKeeperEvent::HeartbeatAnswered { sent_at, epoch, answer }
+            }
+            "sync-changed" => ZooKeeperEvent::SyncChanged,
+            "written" => {
+                ZooKeeperEvent::SyncWritten { epoch: self.gate, answer: answer(self.epoch_version) }
             }
             "resigned" => {
                 ZooKeeperEvent::Resigned { epoch: self.resigned, answer: answer(version) }
@@ -442,7 +519,11 @@ impl Subject {
                 version,
             },
             master,
-            sync: None,
+            sync: words.value("sync").map(|members| SyncZnode {
+                epoch: Epoch(words.number("se", words.number("epoch", 0))),
+                members: members.split(',').map(incarnation).collect(),
+                version: i32::try_from(words.number("sv", 0)).unwrap(),
+            }),
             twin: words.has("twin").then_some(Instance(99)),
         }
     }

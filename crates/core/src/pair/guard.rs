@@ -153,11 +153,17 @@ impl Guard {
                 "which node has the newest changes is not known, and {missing}: start the peer, or \
                  order `hotpair promote --accept-data-loss` here"
             ),
-            Self::PeerHasMore { peer, ours, theirs } => write!(
-                f,
-                "{peer} has more (up to {theirs}, this node up to {ours}) and goes first; if it \
-                 cannot, order `hotpair promote --accept-data-loss` here"
-            ),
+            Self::PeerHasMore { peer, ours, theirs } => {
+                let ours = match *ours {
+                    Position { number: 0, .. } => "nothing".to_owned(),
+                    ours => format!("up to {ours}"),
+                };
+                write!(
+                    f,
+                    "{peer} has more (up to {theirs}, this node {ours}) and goes first; if it \
+                     cannot, order `hotpair promote --accept-data-loss` here"
+                )
+            }
             Self::NoCoordinator
             | Self::ForeignZnode { .. }
             | Self::Closing

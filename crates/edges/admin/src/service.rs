@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use hotpair_core::pair::identity::Epoch;
 use hotpair_http::{Bytes, Handler, Method, Refusal, Request, Response, StatusCode};
-use hotpair_protocol::{RequestTotals, Role, SwitchoverAnswer, SwitchoverBody};
+use hotpair_protocol::{
+    OrderAnswer, PromoteBody, RequestTotals, Role, SwitchoverAnswer, SwitchoverBody,
+};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -131,14 +133,20 @@ impl AdminService {
 
     async fn order(&self, request: &Request) -> Option<Response> {
         match request.path.as_str() {
-            "/switchover" => Some(match self.state.tokens.may_order(request) {
-                Permission::Granted => self.switchover(request).await,
-                Permission::TokenNeeded => token_needed(),
-                Permission::NoTokenConfigured => Response::text(
-                    StatusCode::FORBIDDEN,
-                    "orders are refused: no admin.token_file is configured\n",
-                ),
-            }),
+            path @ ("/switchover" | "/promote" | "/adopt") => {
+                Some(match self.state.tokens.may_order(request) {
+                    Permission::Granted => match path {
+                        "/switchover" => self.switchover(request).await,
+                        "/promote" => self.promote(request).await,
+                        _ => self.adopt(request).await,
+                    },
+                    Permission::TokenNeeded => token_needed(),
+                    Permission::NoTokenConfigured => Response::text(
+                        StatusCode::FORBIDDEN,
+                        "orders are refused: no admin.token_file is configured\n",
+                    ),
+                })
+            }
             "/master" | "/backup" => Some(Response::text(
                 StatusCode::CONFLICT,
                 format!(
@@ -166,26 +174,58 @@ impl AdminService {
             return outcome(status, true, forecast);
         }
         // The forecast is advice; who decides is the role machine.
+        let by = request.from;
+        tracing::info!(%by, "a switchover was ordered");
+        let (status, said) =
+            self.carry_out("switchover", |answer| AdminCommand::Switchover { by, answer }).await;
+        outcome(status, false, said)
+    }
+
+    async fn promote(&self, request: &Request) -> Response {
+        let body = if request.body.is_empty() { b"{}" } else { &request.body[..] };
+        let accept_data_loss = match serde_json::from_slice::<PromoteBody>(body) {
+            Ok(PromoteBody { accept_data_loss }) => accept_data_loss,
+            Err(error) => return told(StatusCode::BAD_REQUEST, Err(format!("the body: {error}"))),
+        };
+        let by = request.from;
+        tracing::info!(%by, accept_data_loss, "a promotion was ordered");
+        let command = |answer| AdminCommand::Promote { by, accept_data_loss, answer };
+        let (status, said) = self.carry_out("promotion", command).await;
+        told(status, said)
+    }
+
+    async fn adopt(&self, request: &Request) -> Response {
+        let by = request.from;
+        tracing::info!(%by, "the adoption of ZooKeeper's data was ordered");
+        let (status, said) =
+            self.carry_out("adoption", |answer| AdminCommand::Adopt { by, answer }).await;
+        told(status, said)
+    }
+
+    /// Hands an order over and waits for its end.
+    async fn carry_out(
+        &self,
+        what: &str,
+        command: impl FnOnce(oneshot::Sender<Result<String, String>>) -> AdminCommand,
+    ) -> (StatusCode, Result<String, String>) {
         let (answer, answered) = oneshot::channel();
-        let command = AdminCommand::Switchover { by: request.from, answer };
-        if self.state.commands.try_send(command).is_err() {
+        if self.state.commands.try_send(command(answer)).is_err() {
             let text = "orders are waiting already, or the process is ending".to_owned();
-            return outcome(StatusCode::SERVICE_UNAVAILABLE, false, Err(text));
+            return (StatusCode::SERVICE_UNAVAILABLE, Err(text));
         }
-        tracing::info!(by = %request.from, "a switchover was ordered");
         match timeout(ORDER_TIMEOUT, answered).await {
-            Ok(Ok(Ok(text))) => outcome(StatusCode::OK, false, Ok(text)),
-            Ok(Ok(Err(text))) => outcome(StatusCode::CONFLICT, false, Err(text)),
+            Ok(Ok(Ok(text))) => (StatusCode::OK, Ok(text)),
+            Ok(Ok(Err(text))) => (StatusCode::CONFLICT, Err(text)),
             Ok(Err(_)) => {
                 let text = "the process is ending; look at /role for what became of it".to_owned();
-                outcome(StatusCode::SERVICE_UNAVAILABLE, false, Err(text))
+                (StatusCode::SERVICE_UNAVAILABLE, Err(text))
             }
             Err(_) => {
                 let text = format!(
-                    "no end of the switchover within {} s; look at /role for what became of it",
+                    "no end of the {what} within {} s; look at /role for what became of it",
                     ORDER_TIMEOUT.as_secs()
                 );
-                outcome(StatusCode::GATEWAY_TIMEOUT, false, Err(text))
+                (StatusCode::GATEWAY_TIMEOUT, Err(text))
             }
         }
     }
@@ -279,6 +319,12 @@ fn outcome(status: StatusCode, dry_run: bool, outcome: Result<String, String>) -
     Response::json(status, serde_json::to_vec(&answer).expect("the public words are JSON"))
 }
 
+fn told(status: StatusCode, outcome: Result<String, String>) -> Response {
+    let done = outcome.is_ok();
+    let answer = OrderAnswer { done, text: outcome.unwrap_or_else(|why| why) };
+    Response::json(status, serde_json::to_vec(&answer).expect("the public words are JSON"))
+}
+
 fn token_needed() -> Response {
     let text = "a token is needed: send it as `Authorization: Bearer TOKEN`\n";
     Response::text(StatusCode::UNAUTHORIZED, text).with_bearer_wanted()
@@ -316,10 +362,10 @@ const LOOKS: [&str; 11] = [
     "/events",
     "/metrics",
 ];
-const ORDERS: [&str; 3] = ["/switchover", "/master", "/backup"];
+const ORDERS: [&str; 5] = ["/switchover", "/promote", "/adopt", "/master", "/backup"];
 /// Public names that later versions fill.
-const NOT_BUILT: [&str; 7] =
-    ["/", "/timeline", "/sessions", "/services", "/doctor", "/promote", "/maintenance"];
+const NOT_BUILT: [&str; 6] =
+    ["/", "/timeline", "/sessions", "/services", "/doctor", "/maintenance"];
 /// Event streams at a time: routers and a few people.
 const FOLLOWERS_MAX: usize = 64;
 /// Events that wait for one follower.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use hotpair_core::pair::Moment;
 use hotpair_core::pair::alert::AlertName;
+use hotpair_core::pair::guard::Guard;
 use hotpair_core::pair::identity::{Epoch, Role as CoreRole};
 use hotpair_core::pair::reason::Reason;
 use hotpair_core::pair::view::{PeerView, View};
@@ -150,8 +151,15 @@ impl Snapshot {
             CoreRole::Master => Some("this node is master but its gate is not open".to_owned()),
             CoreRole::Promoting | CoreRole::Demoting => Some(format!("this node is {}", view.role)),
             CoreRole::Standby => {
-                let guard = view.guard.as_ref().filter(|guard| !guard.is_transient())?;
-                Some(format!("this node is standby and could not take over: {guard}"))
+                let stays =
+                    |guard: &&Guard| !guard.is_transient() || **guard == Guard::TablesOpening;
+                if let Some(guard) = view.guard.as_ref().filter(stays) {
+                    return Some(format!("this node is standby and could not take over: {guard}"));
+                }
+                (view.in_sync == Some(false)).then(|| {
+                    "this node is standby and not in sync: it may lack acknowledged changes"
+                        .to_owned()
+                })
             }
         }
     }
@@ -168,6 +176,9 @@ impl Snapshot {
             return Err(format!("{name} is not reachable: nobody could take over"));
         };
         let peer = &said.identity.incarnation.node;
+        if view.in_sync == Some(false) {
+            return Err(format!("{peer} is not in sync: it may lack acknowledged changes"));
+        }
         match said.contact {
             hotpair_core::pair::identity::Contact::Connected => {
                 Ok(format!("epoch {} would be given back, and {peer} would claim", view.epoch))

@@ -14,9 +14,14 @@ pub(crate) fn why(snapshot: &Snapshot, now: Moment, open: Option<Epoch>) -> Why 
     let mut sentences = vec![role_sentence(snapshot, now, serving)];
     sentences.extend(phase_sentence(view));
     sentences.extend(guard_sentence(view, now));
-    sentences.push(contact_sentence(view, now));
-    sentences.extend(holder_sentence(view));
-    sentences.push(peer_sentence(&view.peer, now));
+    if snapshot.coordinator == "standalone" {
+        sentences.push("There is no coordinator and no second node: it is alone.".to_owned());
+    } else {
+        sentences.push(contact_sentence(view, now));
+        sentences.extend(holder_sentence(view));
+        sentences.push(peer_sentence(&view.peer, now));
+        sentences.extend(sync_sentence(view));
+    }
     sentences.push(format!(
         "One failure should cost at most {} without a master.",
         length(view.bound_ms)
@@ -127,6 +132,20 @@ fn peer_sentence(peer: &PeerView, now: Moment) -> String {
         "The peer {node}: {reach}; it said{ago} that it is {role}, knows epoch {epoch}, and that \
          its contact with the coordinator is {contact}."
     )
+}
+
+fn sync_sentence(view: &View) -> Option<String> {
+    let sentence = match (view.role, view.in_sync?) {
+        (Role::Standby, true) => "By the sync record this node holds every acknowledged change.",
+        (Role::Standby, false) => "By the sync record this node may lack acknowledged changes.",
+        (Role::Promoting | Role::Master | Role::Demoting, true) => {
+            "By the sync record the peer holds every acknowledged change."
+        }
+        (Role::Promoting | Role::Master | Role::Demoting, false) => {
+            "By the sync record the peer may lack acknowledged changes: it would not take over."
+        }
+    };
+    Some(sentence.to_owned())
 }
 
 /// A length of time as people say it.

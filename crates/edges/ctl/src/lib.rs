@@ -8,6 +8,7 @@
 mod admin;
 mod call;
 mod console;
+mod orders;
 mod status;
 mod switchover;
 mod table;
@@ -18,6 +19,7 @@ mod why;
 pub use admin::AdminUrl;
 pub use call::{CallArgs, ClientUrl, Endpoint, FunctionName, Gsv, call};
 pub use console::{Console, Outcome};
+pub use orders::{AdoptArgs, PromoteArgs, adopt, promote};
 pub use status::{StatusArgs, status};
 pub use switchover::{SwitchoverArgs, switchover};
 pub use why::{WhyArgs, why};

@@ -102,6 +102,11 @@ fn table(asked: &[Asked<Status>]) -> Table {
     line("coordinator", &|s| format!("{}, {}", s.role.coordinator, s.role.contact));
     line("lease left", &|s| s.lease_left_ms.map_or_else(nothing, |ms| format!("{ms} ms")));
     line("peer", &peer);
+    line("in sync", &|s| match s.role.in_sync {
+        Some(true) => "yes".to_owned(),
+        Some(false) => "no".to_owned(),
+        None => nothing(),
+    });
     line("peer's clock", &|s| {
         s.role.peer.clock_offset_ms.map_or_else(nothing, |ms| format!("{ms:+} ms"))
     });

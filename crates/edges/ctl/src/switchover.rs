@@ -138,7 +138,7 @@ fn show(
 }
 
 /// The token in a file: its only line.
-fn token(file: &Path) -> Result<String, String> {
+pub(crate) fn token(file: &Path) -> Result<String, String> {
     let name = file.display();
     let text = std::fs::read_to_string(file)
         .map_err(|error| format!("cannot read the token file {name}: {error}"))?;

@@ -10,7 +10,7 @@ use hotpair_core::pair::identity::{
 use hotpair_core::pair::reason::{Phase, Reason};
 use hotpair_core::pair::view::{PeerView, View};
 use hotpair_http::{Answer, Connection, Counters, Event, Events, Limits, bind, client, serve};
-use hotpair_protocol::{Alerts, DatasetStatus, Functions, Status, Why};
+use hotpair_protocol::{Alerts, DatasetStatus, Functions, OrderAnswer, Status, Why};
 use serde_json::{Value as Json, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -464,6 +464,74 @@ async fn a_switchover_is_ordered_and_its_end_is_told() {
 }
 
 #[tokio::test]
+async fn promote_and_adopt_are_ordered_with_a_token_and_answered() {
+    let mut served = serving(Tokens::new(Some(TOKEN), None));
+    let mut commands = std::mem::replace(&mut served.commands, mpsc::channel(1).1);
+    let node = tokio::spawn(async move {
+        let mut orders = Vec::new();
+        while let Some(command) = commands.recv().await {
+            match command {
+                AdminCommand::Promote { accept_data_loss: true, answer, .. } => {
+                    orders.push("promote anyway");
+                    answer.send(Ok("this node serves now".to_owned())).unwrap();
+                }
+                AdminCommand::Promote { accept_data_loss: false, answer, .. } => {
+                    orders.push("promote");
+                    answer.send(Err("by the sync record b has them all".to_owned())).unwrap();
+                }
+                AdminCommand::Adopt { answer, .. } => {
+                    orders.push("adopt");
+                    answer.send(Ok("adopted".to_owned())).unwrap();
+                    return orders;
+                }
+                AdminCommand::Switchover { .. } => panic!("nobody ordered that"),
+            }
+        }
+        orders
+    });
+    for path in ["/promote", "/adopt"] {
+        let refused = served.ask(Method::POST, path, None, "{}").await;
+        assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{path}");
+    }
+    let strange = served.ask(Method::POST, "/promote", Some(TOKEN), r#"{"force":true}"#).await;
+    assert_eq!(strange.status, StatusCode::BAD_REQUEST);
+    for (path, body, status, done) in [
+        ("/promote", "", 409, false),
+        ("/promote", r#"{"accept_data_loss":true}"#, 200, true),
+        ("/adopt", "", 200, true),
+    ] {
+        let answer = served.ask(Method::POST, path, Some(TOKEN), body).await;
+        assert_eq!(answer.status.as_u16(), status, "{path} {body}");
+        let told: OrderAnswer = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(told.done, done, "{path} {body}");
+        assert!(!told.text.is_empty(), "{path} {body}");
+    }
+    assert_eq!(node.await.unwrap(), ["promote", "promote anyway", "adopt"]);
+}
+
+#[tokio::test]
+async fn a_standby_is_ready_once_it_is_in_sync() {
+    let served = serving(Tokens::default());
+    for (in_sync, guard, ready) in [
+        (Some(true), None, true),
+        (Some(false), None, false),
+        (Some(false), Some(Guard::NotInSync { who: vec![NodeId::new("b")] }), false),
+        (Some(true), Some(Guard::TablesOpening), false),
+    ] {
+        let mut shown = standby();
+        (shown.view.in_sync, shown.view.guard) = (in_sync, guard.clone());
+        served.show(shown);
+        let (status, text) = served.text("/readyz").await;
+        assert_eq!(status == 200, ready, "{in_sync:?} {guard:?}: {text}");
+        let role: Json = served.json("/role").await;
+        assert_eq!(role["in_sync"], json!(in_sync));
+        let why: Why = served.json("/why").await;
+        let told = if in_sync == Some(true) { "holds every" } else { "may lack" };
+        assert!(why.sentences.join(" ").contains(told), "{:?}", why.sentences);
+    }
+}
+
+#[tokio::test]
 async fn a_dry_run_only_says_what_would_happen() {
     let mut served = serving(Tokens::new(Some(TOKEN), None));
     let dry = async |served: &Served| {
@@ -496,7 +564,7 @@ async fn bad_requests_get_a_sentence() {
         (Method::POST, "/role", "", 405, "/role takes GET, not POST"),
         (Method::GET, "/switchover", "", 405, "/switchover takes POST, not GET"),
         (Method::DELETE, "/alerts", "", 405, "/alerts takes GET, not DELETE"),
-        (Method::POST, "/promote", "", 404, "/promote is not offered by this version"),
+        (Method::POST, "/maintenance", "", 404, "/maintenance is not offered by this version"),
         (Method::POST, "/master", "", 409, "the coordinator of this node is zookeeper"),
         (Method::POST, "/switchover", "{", 400, "the body: EOF"),
         (Method::POST, "/switchover", r#"{"force":true}"#, 400, "unknown field `force`"),
