@@ -86,6 +86,35 @@ async fn what_a_put_costs_without_http() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "prints a figure"]
+async fn how_many_logins_a_second() {
+    const LOGINS: usize = 200;
+    let served = Arc::new(serving_as(Wanted {
+        settings: ClientSettings { users_configured: true, ..ClientSettings::default() },
+        users: vec![("ann", "correct horse")],
+        ..Wanted::default()
+    }));
+    let started = Instant::now();
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let served = Arc::clone(&served);
+            tokio::spawn(async move {
+                let body = json!({"user": "ann", "password": "correct horse"}).to_string();
+                for _ in 0..LOGINS / 8 {
+                    let answer = served.post("/v1/login", body.clone()).await;
+                    assert_eq!(answer.error_no, ErrorNumber::Done);
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await.unwrap();
+    }
+    let a_second = LOGINS as f64 / started.elapsed().as_secs_f64();
+    println!("m=19456,t=2,p=1 on {} threads: {a_second:.0} logins a second", passwords::THREADS);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints a figure"]
 async fn what_a_million_sessions_cost() {
     static NOW_MS: AtomicU64 = AtomicU64::new(1_000_000);
     const SESSIONS_KEPT: u64 = 1_000_000;
