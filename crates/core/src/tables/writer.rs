@@ -384,6 +384,7 @@ fn sum(value: Option<&[u8]>, by: i64) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tables::change::Bytes;
 
     fn table() -> Arc<str> {
         "t".into()
