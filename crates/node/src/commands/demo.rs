@@ -1,6 +1,7 @@
 //! `hotpair demo`: a whole pair on this machine, with a real ZooKeeper and real data, broken on
 //! purpose, judged by a separate program from what its client saw.
 
+mod counters;
 mod story;
 mod table;
 
@@ -17,6 +18,7 @@ use hotpair_lab::wait::eventually;
 use hotpair_lab::zookeeper::ZooKeeper;
 use serde_json::json;
 
+use self::counters::Counters;
 use self::story::Story;
 use hotpair_ctl::Outcome;
 
@@ -56,8 +58,10 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<Outcome> {
     let mut zookeeper = ZooKeeper::standalone()?;
     say(&format!("  it serves at {}", zookeeper.connect_string()));
     let mut pair = Pair::here(&zookeeper.addresses())?;
+    let scratch = Scratch::new("demo")?;
+    let sessions = counters::configuration(&scratch)?;
     for node in &mut pair.nodes {
-        node.settings.more = dataset(&data);
+        node.settings.more = format!("{sessions}{}", dataset(&data));
     }
     say("starting nodes a and b …");
     let master = pair.start()?;
@@ -66,16 +70,19 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<Outcome> {
     let call = json!({"function": 1101, "arguments": {
         "dataset": "external-investment", "key": ["2022-12-28", "AAPL"]}});
     let echo = json!({"function": 1901, "arguments": {"hello": "pair"}});
-    let sample = pair.nodes[master].call(1101, &call["arguments"])?;
+    say("clients log in, once, and count: each adds 1 to a row of its own …");
+    let counters = Counters::start(&pair, &scratch.join("counters.jsonl"))?;
+    let sample = counters.ask(1101, &call["arguments"])?;
     say(&format!("  a lookup answers {sample}"));
-    say("a client calls once every 20 ms …");
+    say("another client calls once every 20 ms …");
     let load = Load::start(&pair, Plan { call: echo, ..Plan::default() });
-    let mut story = Story::new(&mut pair, &mut zookeeper, &say);
+    let mut story = Story::new(&mut pair, &mut zookeeper, &counters, &say);
     story.tell()?;
     let events = story.end();
-    let requests = load.stop()?;
-    let scratch = Scratch::new("demo")?;
-    let verdict = table::judge(&scratch, &pair, &requests, &events)?;
+    let mut requests = load.stop()?;
+    let (counted, asked) = counters.end()?;
+    requests.extend(asked);
+    let verdict = table::judge(&scratch, &pair, &requests, &counted, &events)?;
     let mut out = std::io::stdout().lock();
     if quiet {
         writeln!(out, "{}", serde_json::to_string_pretty(&verdict.json)?)?;

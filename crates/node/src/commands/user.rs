@@ -47,7 +47,7 @@ pub(crate) fn run(command: &UserCommand) -> Result<Outcome> {
 }
 
 /// Adds a user; whether it was there before.
-fn add(name: &str, password: &str, file: &Path) -> Result<bool> {
+pub(crate) fn add(name: &str, password: &str, file: &Path) -> Result<bool> {
     let hash = passwords::hash(password).map_err(|why| anyhow!("cannot hash: {why}"))?;
     // Through links, so that the file itself is replaced and not the link to it.
     let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());

@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::progress;
+use crate::commands::user;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const VALUE_BYTES: usize = 128;
@@ -213,7 +214,7 @@ fn hotpair(connections: usize, seconds: u64, value: &str) -> Result<Value> {
     let mut pair = Pair::here(&zookeeper.addresses())?;
     let scratch = Scratch::new("bench-users")?;
     let users = scratch.join("users.toml");
-    add_user(&users)?;
+    user::add("bench", "bench", &users)?;
     for node in &mut pair.nodes {
         node.settings.more =
             format!("[sessions]\nusers_file = {:?}\n", users.display().to_string());
@@ -234,20 +235,6 @@ fn hotpair(connections: usize, seconds: u64, value: &str) -> Result<Value> {
     }
     let dialect = Hotpair { sessions, value: value.to_owned() };
     ask(pair.nodes[master].settings.client, connections, seconds, &dialect)
-}
-
-fn add_user(file: &std::path::Path) -> Result<()> {
-    use std::io::Write;
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(["user", "add", "bench", "--file"])
-        .arg(file)
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()?;
-    child.stdin.take().context("it has a standard input")?.write_all(b"bench\n")?;
-    ensure!(child.wait()?.success(), "hotpair user add failed");
-    Ok(())
 }
 
 /// `null` where there is no Redis.

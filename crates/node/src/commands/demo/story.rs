@@ -10,6 +10,7 @@ use hotpair_lab::zookeeper::ZooKeeper;
 use serde_json::json;
 
 use super::LIMIT;
+use super::counters::Counters;
 
 /// Calm before and after each event, so that its gap stands alone in the client's log.
 const CALM: Duration = Duration::from_millis(700);
@@ -26,12 +27,15 @@ pub(super) struct Event {
     pub(super) epochs: (u64, u64),
     /// Who serves afterwards.
     pub(super) master: String,
+    /// Sessions alive afterwards, of those that logged in at the beginning.
+    pub(super) sessions: (usize, usize),
 }
 
 /// The story and what it acts on.
 pub(super) struct Story<'a> {
     pair: &'a mut Pair,
     zookeeper: &'a mut ZooKeeper,
+    counters: &'a Counters,
     say: &'a dyn Fn(&str),
     events: Vec<Event>,
 }
@@ -40,9 +44,10 @@ impl<'a> Story<'a> {
     pub(super) fn new(
         pair: &'a mut Pair,
         zookeeper: &'a mut ZooKeeper,
+        counters: &'a Counters,
         say: &'a dyn Fn(&str),
     ) -> Self {
-        Self { pair, zookeeper, say, events: Vec::new() }
+        Self { pair, zookeeper, counters, say, events: Vec::new() }
     }
 
     pub(super) fn end(self) -> Vec<Event> {
@@ -73,6 +78,7 @@ impl<'a> Story<'a> {
     fn kill(&mut self) -> Result<()> {
         let (master, epoch) = self.calm()?;
         let name = self.name(master);
+        self.wait_for_standby(1 - master)?;
         (self.say)(&format!("kill -9 of {name} …"));
         let at_ns = now_ns();
         self.pair.nodes[master].kill()?;
@@ -85,6 +91,7 @@ impl<'a> Story<'a> {
     fn freeze(&mut self) -> Result<()> {
         let (master, epoch) = self.calm()?;
         let name = self.name(master);
+        self.wait_for_standby(1 - master)?;
         (self.say)(&format!("freeze of {name} (SIGSTOP) …"));
         let at_ns = now_ns();
         self.pair.nodes[master].freeze()?;
@@ -129,6 +136,7 @@ impl<'a> Story<'a> {
             ensure!(
                 role["role"] == "standby"
                     && role["contact"] == "connected"
+                    && role["in_sync"] == true
                     && role["peer"]["reachable"] == true,
                 "{role}"
             );
@@ -160,10 +168,11 @@ impl<'a> Story<'a> {
             ended,
             epochs: (epoch, self.pair.nodes[master].role()?.epoch),
             master: self.name(master),
+            sessions: self.counters.alive(),
         };
         (self.say)(&format!(
-            "  {} serves in epoch {} (before: {})",
-            event.master, event.epochs.1, event.epochs.0
+            "  {} serves in epoch {} (before: {}); {} of {} sessions alive",
+            event.master, event.epochs.1, event.epochs.0, event.sessions.0, event.sessions.1
         ));
         self.events.push(event);
         Ok(())

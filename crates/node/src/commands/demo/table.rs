@@ -10,6 +10,7 @@ use hotpair_lab::node::Pair;
 use hotpair_lab::scratch::Scratch;
 use serde_json::{Value, json};
 
+use super::counters::Counted;
 use super::story::Event;
 
 /// What the demo ends with.
@@ -24,6 +25,7 @@ pub(super) fn judge(
     scratch: &Scratch,
     pair: &Pair,
     requests: &[Request],
+    counted: &[Counted],
     events: &[Event],
 ) -> Result<Verdict> {
     let requests_file = scratch.write("requests.jsonl", lines(requests)?)?;
@@ -48,11 +50,14 @@ pub(super) fn judge(
     let rows: Vec<Row> = events.iter().map(|event| row(event, &report, &journal)).collect();
     let lost = report["lost"].as_u64().unwrap_or(u64::MAX)
         + report["unknown"].as_u64().unwrap_or(u64::MAX);
-    let good = output.status.success() && lost == 0;
-    let text = render(&rows, &report, lost, good);
+    let exact = counted.iter().all(Counted::exact);
+    let alive = events.iter().all(|event| event.sessions.0 == event.sessions.1);
+    let good = output.status.success() && lost == 0 && exact && alive;
+    let text = format!("{}{}", render(&rows, &report, lost, good), counters(counted));
     let json = json!({
         "good": good,
         "lost": lost,
+        "counters": counted.iter().map(Counted::json).collect::<Vec<_>>(),
         "events": rows.iter().map(Row::json).collect::<Vec<_>>(),
         "checker": report,
     });
@@ -66,6 +71,7 @@ struct Row {
     phases: String,
     gap_ms: Option<f64>,
     epochs: (u64, u64),
+    sessions: (usize, usize),
     master: String,
 }
 
@@ -75,6 +81,7 @@ impl Row {
             "event": self.event, "cause": self.cause, "detection_ms": self.detection_ms,
             "phases": self.phases, "gap_ms": self.gap_ms, "epoch_before": self.epochs.0,
             "epoch_after": self.epochs.1, "master": self.master,
+            "sessions_alive": self.sessions.0, "sessions": self.sessions.1,
         })
     }
 }
@@ -113,6 +120,7 @@ fn row(event: &Event, report: &Value, journal: &[Value]) -> Row {
         phases: if phases.is_empty() { "-".to_owned() } else { phases.join(", ") },
         gap_ms: gap.map(|ns| ns / 1e6),
         epochs: event.epochs,
+        sessions: event.sessions,
         master: event.master.clone(),
     }
 }
@@ -120,19 +128,20 @@ fn row(event: &Event, report: &Value, journal: &[Value]) -> Row {
 fn render(rows: &[Row], report: &Value, lost: u64, good: bool) -> String {
     let ms = |value: Option<f64>| value.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"));
     let mut text = format!(
-        "\n{:<22} {:<18} {:>12} {:>12} {:>9}  {:<6} {}\n",
-        "event", "cause", "detection", "client gap", "epochs", "master", "phases (ms)"
+        "\n{:<22} {:<18} {:>12} {:>12} {:>9} {:>9}  {:<6} {}\n",
+        "event", "cause", "detection", "client gap", "epochs", "sessions", "master", "phases (ms)"
     );
     for row in rows {
         let epochs = format!("{} -> {}", row.epochs.0, row.epochs.1);
         let _ = writeln!(
             text,
-            "{:<22} {:<18} {:>12} {:>12} {:>9}  {:<6} {}",
+            "{:<22} {:<18} {:>12} {:>12} {:>9} {:>9}  {:<6} {}",
             row.event,
             row.cause,
             ms(row.detection_ms),
             ms(row.gap_ms),
             epochs,
+            format!("{} of {}", row.sessions.0, row.sessions.1),
             row.master,
             row.phases
         );
@@ -147,6 +156,18 @@ fn render(rows: &[Row], report: &Value, lost: u64, good: bool) -> String {
     );
     for violation in report["violations"].as_array().into_iter().flatten() {
         let _ = write!(text, "\nBROKEN: {}", violation.as_str().unwrap_or("?"));
+    }
+    text
+}
+
+/// What each client was told, and what its row says.
+fn counters(counted: &[Counted]) -> String {
+    let mut text = format!("\n\n{:<10} {:>13} {:>9}\n", "client", "acknowledged", "counter");
+    for one in counted {
+        let counter = one.counter.map_or("-".to_owned(), |value| value.to_string());
+        let remark = if one.exact() { "" } else { "  NOT THE SAME" };
+        let (client, told) = (&one.client, one.acknowledged);
+        let _ = writeln!(text, "{client:<10} {told:>13} {counter:>9}{remark}");
     }
     text
 }
