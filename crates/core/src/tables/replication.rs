@@ -110,7 +110,8 @@ pub enum TablesEffect {
     Dial(Follow),
     /// Close the connection to the master.
     HangUp,
-    /// Tell the master that all records up to this one are held.
+    /// Tell the master that all records up to this one are held; 0: a sign of life, while a snapshot
+    /// comes.
     Held { number: u64 },
     /// Copy all records after this one to a file of their own, before they are lost.
     SetAside { after: u64 },
@@ -140,6 +141,7 @@ pub struct Replication {
     /// The master to follow, if there is one.
     master: Option<Epoch>,
     mismatched: bool,
+    aside: Option<(u64, Position)>,
     moved_told: Option<(Moment, Position)>,
 }
 
@@ -175,6 +177,7 @@ impl Replication {
             unapplied: Vec::new(),
             master: None,
             mismatched: false,
+            aside: None,
             moved_told: None,
         }
     }
@@ -216,14 +219,27 @@ impl Replication {
     pub fn deadline(&self) -> Option<Moment> {
         match &self.mode {
             Mode::Idle { dial_at } => *dial_at,
-            Mode::Following(following) => Some(following.deadline()),
+            Mode::Following(following) => {
+                let silent = following.deadline();
+                Some(self.moved_due().map_or(silent, |due| due.min(silent)))
+            }
             Mode::Master(leader) => Some(leader.deadline()),
         }
+    }
+
+    /// When the pair must hear of progress that was not worth a word when it was made.
+    fn moved_due(&self) -> Option<Moment> {
+        let Mode::Following(following) = &self.mode else { return None };
+        let (at, told) = self.moved_told?;
+        let position = self.history.position();
+        // What is not in the log yet is told when it is.
+        (told != position && following.has_appended(position.number)).then(|| at + MOVED_EVERY_MS)
     }
 
     // --- the pair's orders
 
     /// This node is elected: everything received counts, and the epoch's first record is written.
+    /// Not with tables that are not whole, or not right: then the pair hears just that.
     pub fn prepare(
         &mut self,
         now: Moment,
@@ -231,9 +247,14 @@ impl Replication {
         store: &mut Store,
         fx: &mut Vec<TablesEffect>,
     ) {
-        self.stand_down(now, store, fx);
         self.master = None;
+        self.leave_mastership(store, fx);
         self.leave_master(now, fx);
+        if !self.complete || self.mismatched {
+            // They became so while the claim was under way.
+            self.tell_moved(now, true, fx);
+            return;
+        }
         for record in std::mem::take(&mut self.unapplied) {
             store.apply(&record);
         }
@@ -244,10 +265,18 @@ impl Replication {
 
     /// Mastership is over. Whoever waits is told that the next master knows.
     pub fn stand_down(&mut self, now: Moment, store: &mut Store, fx: &mut Vec<TablesEffect>) {
-        let idle = Mode::Idle { dial_at: self.master.map(|_| now) };
+        self.leave_mastership(store, fx);
+        if let Mode::Idle { dial_at } = &mut self.mode {
+            *dial_at = self.master.map(|_| now);
+        }
+        // Also if it never began: the pair knows nothing of the tables since it ordered it.
+        self.tell_moved(now, true, fx);
+    }
+
+    fn leave_mastership(&mut self, store: &Store, fx: &mut Vec<TablesEffect>) {
         let Mode::Master(leader) = &mut self.mode else { return };
         let leader = std::mem::replace(&mut **leader, Leader::spent());
-        self.mode = idle;
+        self.mode = Mode::Idle { dial_at: None };
         // What a full disk did not take is not in the log, and so never was.
         let head = self.history.head();
         let (records, verdicts) = leader.end(fx);
@@ -258,7 +287,6 @@ impl Replication {
         let answer = |(ticket, verdict)| TablesEffect::Answer { ticket, verdict };
         fx.extend(verdicts.into_iter().map(answer));
         fx.push(TablesEffect::Tell(TablesFact::Behind { records: None }));
-        self.tell_moved(now, true, fx);
     }
 
     /// The sync record names only us in this epoch, since this loss of the peer.
@@ -404,6 +432,7 @@ impl Replication {
             complete: &mut self.complete,
             unapplied: &mut self.unapplied,
             mismatched: &mut self.mismatched,
+            aside: &mut self.aside,
             wanted: self.master.unwrap_or_default(),
         };
         let heard = following.handle(now, frame, &mut own, store, fx);
@@ -430,6 +459,8 @@ impl Replication {
             Mode::Following(following) => {
                 if now >= following.deadline() {
                     self.leave_master(now, fx);
+                } else if self.moved_due().is_some_and(|at| now >= at) {
+                    self.tell_moved(now, true, fx);
                 }
             }
             Mode::Master(leader) => leader.handle_timeout(now, fx),

@@ -4,7 +4,7 @@ use super::{FromMaster, TablesEffect, Unfollowable};
 use crate::pair::Moment;
 use crate::pair::fact::TablesFact;
 use crate::pair::identity::Epoch;
-use crate::tables::position::{EpochStart, History};
+use crate::tables::position::{EpochStart, History, Position};
 use crate::tables::record::{Body, Record};
 use crate::tables::snapshot::Piece;
 use crate::tables::store::Store;
@@ -40,6 +40,8 @@ pub(super) struct Own<'a> {
     pub(super) complete: &'a mut bool,
     pub(super) unapplied: &'a mut Vec<Record>,
     pub(super) mismatched: &'a mut bool,
+    /// The tail that was set aside last: after this record, up to this end.
+    pub(super) aside: &'a mut Option<(u64, Position)>,
     /// The mastership that is to be followed.
     pub(super) wanted: Epoch,
 }
@@ -51,6 +53,11 @@ impl Following {
 
     pub(super) fn deadline(&self) -> Moment {
         self.heard_at + MASTER_SILENT_MS
+    }
+
+    /// Everything up to this record, the last that came, is in the log.
+    pub(super) fn has_appended(&self, last: u64) -> bool {
+        self.appended == last
     }
 
     /// The log holds everything up to this record. True: the master may know.
@@ -81,7 +88,7 @@ impl Following {
                 same(epoch, own.wanted)?;
                 self.begin_loading(common, own, fx)
             }
-            FromMaster::Piece(piece) => self.take_piece(piece, own, fx),
+            FromMaster::Piece(piece) => self.take_piece(piece, own, store, fx),
             FromMaster::Records(records, bytes) => {
                 self.take_records(records, bytes, own, store, fx)
             }
@@ -106,7 +113,7 @@ impl Following {
             return Err(Unfollowable::Gap { got: after + 1, wanted: head + 1 });
         }
         if head > after {
-            set_aside(after, head, fx);
+            own.set_aside(after, fx);
             fx.push(TablesEffect::CutAfter { number: after });
             own.history.cut_after(after);
         }
@@ -128,10 +135,9 @@ impl Following {
         if !matches!(self.phase, Phase::Probing) {
             return Err(Unfollowable::OutOfPlace("a snapshot"));
         }
-        let head = own.history.head();
-        if head > common && *own.complete && !*own.mismatched {
-            set_aside(common, head, fx);
-        }
+        // Also if the tables are not whole or not right: the log is what was acknowledged, and the
+        // master may have lost since what it had when it was followed before.
+        own.set_aside(common, fx);
         own.unapplied.clear();
         *own.complete = false;
         fx.push(TablesEffect::BeginLoading);
@@ -147,6 +153,7 @@ impl Following {
         &mut self,
         piece: Piece,
         own: &mut Own<'_>,
+        into: &mut Store,
         fx: &mut Vec<TablesEffect>,
     ) -> Result<(), Unfollowable> {
         let Phase::Loading { store, begun } = &mut self.phase else {
@@ -166,11 +173,15 @@ impl Following {
                 let store = std::mem::take(store);
                 self.appended = own.history.head();
                 self.phase = Phase::Reaching { store, until };
+                // If nothing was written meanwhile, there is nothing to wait for.
+                self.finish_loading(own, into, fx);
                 return Ok(());
             }
             (Piece::Rows { .. } | Piece::Windows { .. }, Some(_)) => {}
         }
         fx.push(TablesEffect::KeepPiece(piece.clone()));
+        // A large snapshot takes longer than a silent follower is borne.
+        fx.push(TablesEffect::Held { number: 0 });
         store.paste(piece);
         Ok(())
     }
@@ -244,12 +255,7 @@ impl Following {
     ) -> Result<(), Unfollowable> {
         match self.phase {
             Phase::Streaming => {}
-            // A snapshot that needs nothing of the log after it ends here.
-            Phase::Reaching { .. } => {
-                self.finish_loading(own, store, fx);
-                return Ok(());
-            }
-            Phase::Probing | Phase::Loading { .. } => return Ok(()),
+            Phase::Probing | Phase::Loading { .. } | Phase::Reaching { .. } => return Ok(()),
         }
         if store.applied() != number {
             return Err(Unfollowable::Gap { got: number, wanted: store.applied() });
@@ -282,12 +288,21 @@ fn same(got: Epoch, wanted: Epoch) -> Result<(), Unfollowable> {
     if got == wanted { Ok(()) } else { Err(Unfollowable::Epoch { got, wanted }) }
 }
 
-fn set_aside(after: u64, head: u64, fx: &mut Vec<TablesEffect>) {
-    fx.push(TablesEffect::SetAside { after });
-    let what = format!(
-        "{} records after record {after} are not in the master's log; they are kept in a file \
-         beside the redo files",
-        head - after
-    );
-    fx.push(TablesEffect::Tell(TablesFact::Diverged { what }));
+impl Own<'_> {
+    /// Keeps the records after this one in a file, if there are any and it was not done before:
+    /// a loading that is interrupted begins again.
+    fn set_aside(&mut self, after: u64, fx: &mut Vec<TablesEffect>) {
+        let (head, end) = (self.history.head(), self.history.position());
+        if head <= after || *self.aside == Some((after, end)) {
+            return;
+        }
+        *self.aside = Some((after, end));
+        fx.push(TablesEffect::SetAside { after });
+        let what = format!(
+            "{} records after record {after} are not in the master's log; they are kept in a file \
+             beside the redo files",
+            head - after
+        );
+        fx.push(TablesEffect::Tell(TablesFact::Diverged { what }));
+    }
 }

@@ -56,6 +56,8 @@ struct Follower {
     connection: u64,
     who: Incarnation,
     held: u64,
+    /// A snapshot is on its way: it holds nothing yet.
+    loading: bool,
     heard_at: Moment,
     /// Since when it lacks something that is written.
     lacking_since: Option<Moment>,
@@ -202,18 +204,20 @@ impl Leader {
             self.lose(fx);
         }
         let common = follow.history.last_common(history);
-        let held = if follow.complete && common >= follow.applied && common + 1 >= oldest {
-            fx.push(TablesEffect::SendTail { connection, after: common });
-            common
-        } else {
+        let loading = !follow.complete || common < follow.applied || common + 1 < oldest;
+        let held = if loading {
             fx.push(TablesEffect::SendSnapshot { connection, common });
             0
+        } else {
+            fx.push(TablesEffect::SendTail { connection, after: common });
+            common
         };
         self.peer_held = held;
         self.follower = Some(Follower {
             connection,
             who: follow.who.clone(),
             held,
+            loading,
             heard_at: now,
             lacking_since: None,
         });
@@ -231,13 +235,17 @@ impl Leader {
             return; // a late word of one that was given up
         };
         follower.heard_at = now;
+        if follower.loading && number == 0 {
+            return; // a sign of life, no more
+        }
+        follower.loading = false;
         // It cannot hold what was never sent.
         let progress = number.min(self.written) > follower.held;
         follower.held = follower.held.max(number.min(self.written));
         self.peer_held = follower.held;
         if follower.held >= self.written {
             follower.lacking_since = None;
-        } else if progress {
+        } else if progress || follower.lacking_since.is_none() {
             follower.lacking_since = Some(now);
         }
         if matches!(self.peering, Peering::Alone | Peering::Lost)
