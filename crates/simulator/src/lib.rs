@@ -27,6 +27,7 @@ mod plan;
 mod report;
 mod schedule;
 mod storm;
+pub mod tables;
 mod transcript;
 mod world;
 

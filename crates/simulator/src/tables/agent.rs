@@ -86,6 +86,10 @@ impl Agent {
         }
     }
 
+    pub(super) fn holds(&self) -> Option<(Position, bool)> {
+        self.holds
+    }
+
     fn mastership(&mut self) -> Option<&mut Mastership> {
         match &mut self.role {
             Role::Master(mastership) => Some(mastership),
@@ -251,7 +255,8 @@ impl World {
             return process.agent.missed.push(Missed::Answer(question, answer));
         }
         let agent = &mut process.agent;
-        let alone = !matches!(answer, Answer::Nothing | Answer::Beaten { .. } | Answer::NotYours { .. });
+        let alone =
+            !matches!(answer, Answer::Nothing | Answer::Beaten { .. } | Answer::NotYours { .. });
         if alone && agent.asking.take_if(|asked| *asked == question).is_none() {
             return;
         }
@@ -429,6 +434,7 @@ impl World {
         let Some(mastership) = process.agent.mastership() else { return };
         let epoch = mastership.epoch;
         process.agent.role = Role::Standby;
+        process.agent.holds = None;
         process.agent.asking = None;
         process.agent.hold_off = hold_off;
         self.order(host, Order::StandDown);

@@ -18,7 +18,7 @@ use hotpair_core::tables::window::Window;
 
 use super::clients::COUNTERS;
 use super::disk::{Disk, Entry};
-use super::host::NAMES;
+use super::host::{Host, NAMES};
 use super::world::{Event, World};
 use crate::clock::{MS, Micros};
 
@@ -139,7 +139,8 @@ impl World {
     pub(super) fn check_written(&mut self, host: usize, entries: &[Arc<Entry>], master: bool) {
         for entry in entries {
             if !master {
-                let same = self.check.archive.get(&entry.name()).is_some_and(|known| known == entry);
+                let same =
+                    self.check.archive.get(&entry.name()).is_some_and(|known| known == entry);
                 if !same {
                     let what = format!("{} holds a {:?} of its own", NAMES[host], entry.record);
                     self.check.broken(Rule::Equal, what);
@@ -201,11 +202,16 @@ impl World {
 
     /// After a loss of power: what no disk that could be used holds any more is forgiven.
     pub(super) fn forgive(&mut self) {
-        let disks: [&Disk; 2] = [&self.hosts[0].disk, &self.hosts[1].disk];
+        // Tables that are known to differ are no copy, whatever their log says.
+        let right = |host: &&Host| {
+            let flip = host.process.as_ref().and_then(|process| process.flip.as_ref());
+            host.disk.complete() && !flip.is_some_and(|flip| flip.told)
+        };
+        let disks: Vec<&Disk> = self.hosts.iter().filter(right).map(|host| &host.disk).collect();
         let mut forgiven = 0;
         self.check.must.retain(|epoch, must| {
-            let held = disks.iter().filter(|disk| disk.complete());
-            let last = held.filter_map(|disk| last_held(disk.history(), *epoch, must.0)).max();
+            let held = disks.iter().filter_map(|disk| last_held(disk.history(), *epoch, must.0));
+            let last = held.max();
             forgiven += must.0 - last.unwrap_or(must.0 - 1);
             must.0 = last.unwrap_or(0);
             last.is_some()
@@ -246,9 +252,9 @@ impl World {
                     self.check.broken(Rule::Refused, format!("{request:?}: {refusal}"));
                 }
             }
-            Verdict::Refused(
-                refusal @ (Refusal::NotANumber { .. } | Refusal::TooLarge { .. }),
-            ) => self.check.broken(Rule::Refused, format!("{request:?}: {refusal}")),
+            Verdict::Refused(refusal @ (Refusal::NotANumber { .. } | Refusal::TooLarge { .. })) => {
+                self.check.broken(Rule::Refused, format!("{request:?}: {refusal}"))
+            }
             Verdict::Refused(Refusal::Busy(_)) | Verdict::Conflict | Verdict::Superseded => {}
         }
     }
@@ -284,9 +290,11 @@ impl World {
             Some(flip) => {
                 self.outcome.flips.1 += u64::from(!flip.told);
                 flip.told = true;
+                self.forgive();
             }
             None => {
-                let what = format!("{} tells of a difference, and nothing was flipped", NAMES[host]);
+                let what =
+                    format!("{} tells of a difference, and nothing was flipped", NAMES[host]);
                 self.check.broken(Rule::Told, what);
             }
         }
@@ -303,7 +311,13 @@ impl World {
     pub(super) fn handle_flip_due(&mut self, host: usize, number: u64, undisturbed: u32) {
         let Some(process) = &self.hosts[host].process else { return };
         let Some(flip) = &process.flip else { return };
-        if flip.number == number && !flip.told && self.storm.strikes() == undisturbed {
+        let hears = process
+            .dialled
+            .and_then(|connection| self.connections.get(&connection))
+            .is_some_and(|made| !made.pipes[1 - host].dead && made.open == [true; 2]);
+        let hears = hears && process.dialled == Some(flip.connection);
+        let told = flip.told || flip.number != number;
+        if !told && hears && self.storm.strikes() == undisturbed {
             let what = format!("a row of {} differs and nobody says so", NAMES[host]);
             self.check.broken(Rule::Told, what);
         }

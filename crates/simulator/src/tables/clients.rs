@@ -120,7 +120,8 @@ impl World {
     }
 
     pub(super) fn handle_client(&mut self, client: usize) {
-        let every = if self.storm.over { self.plan.client_every / 2 } else { self.plan.client_every };
+        let every =
+            if self.storm.over { self.plan.client_every / 2 } else { self.plan.client_every };
         let wait = every / 2 + self.rng.u64(0..every);
         self.after(wait, Event::Client { client });
         let Some(host) = self.serving() else { return };
@@ -227,7 +228,8 @@ impl World {
         let counter = bytes(&format!("counter {}", self.rng.u32(0..4)));
         let by = self.rng.i64(-3..9);
         let add = Operation::Add { table: COUNTERS.into(), key: counter, by };
-        let (table, key): (Arc<str>, _) = (ROWS.into(), bytes(&format!("row {}", self.rng.u32(0..8))));
+        let (table, key): (Arc<str>, _) =
+            (ROWS.into(), bytes(&format!("row {}", self.rng.u32(0..8))));
         let value = bytes(&format!("{client} {}", self.rng.u32(0..1_000)));
         match self.rng.u32(0..10) {
             0..5 => vec![add],

@@ -58,9 +58,18 @@ pub(super) struct Picture {
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
     Picture(Picture),
-    Beaten { epoch: u64, sent: Micros },
-    NotYours { epoch: u64 },
-    Claimed { epoch: u64, sync: SyncRecord, sent: Micros },
+    Beaten {
+        epoch: u64,
+        sent: Micros,
+    },
+    NotYours {
+        epoch: u64,
+    },
+    Claimed {
+        epoch: u64,
+        sync: SyncRecord,
+        sent: Micros,
+    },
     ClaimRefused,
     SyncWritten(SyncRecord),
     SyncRefused,
@@ -74,7 +83,13 @@ impl Coordinator {
         self.holder.filter(|_| now < self.session_until)
     }
 
-    fn execute(&mut self, now: Micros, session: Micros, who: (usize, u64, u128), ask: Ask) -> Answer {
+    fn execute(
+        &mut self,
+        now: Micros,
+        session: Micros,
+        who: (usize, u64, u128),
+        ask: Ask,
+    ) -> Answer {
         let (host, life, boot) = who;
         let mine = |holder: Holder| holder.host == host && holder.life == life;
         let holder = self.holder(now);
@@ -145,7 +160,13 @@ impl World {
             Ask::Look | Ask::Claim { .. } | Ask::WriteSync { .. } => Answer::Ambiguous,
             Ask::Heartbeat { .. } | Ask::GiveBack { .. } => Answer::Nothing,
         };
-        let execute = |answered: bool| Event::Execute { host, life, boot, ask, question: answered.then_some(question) };
+        let execute = |answered: bool| Event::Execute {
+            host,
+            life,
+            boot,
+            ask,
+            question: answered.then_some(question),
+        };
         match fate {
             Fate::Done => {
                 self.after(there, execute(true));

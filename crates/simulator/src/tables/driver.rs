@@ -22,7 +22,9 @@ impl World {
         let full = self.hosts[host].full;
         let Some(process) = &mut self.hosts[host].process else { return };
         match input {
-            Input::Submit(request) if full && (process.busy.is_some() || process.stuck.is_some()) => {
+            Input::Submit(request)
+                if full && (process.busy.is_some() || process.stuck.is_some()) =>
+            {
                 let refusal = Refusal::Busy("the disk is full".to_owned());
                 return self.answer(host, request.ticket, Verdict::Refused(refusal));
             }
@@ -46,7 +48,8 @@ impl World {
             | Input::Time => process.inbox.push_back(input),
         }
         if process.inbox.len() > INBOX_MAX {
-            let what = format!("{INBOX_MAX} inputs wait for the tables of {}", super::host::NAMES[host]);
+            let what =
+                format!("{INBOX_MAX} inputs wait for the tables of {}", super::host::NAMES[host]);
             self.check.broken(super::check::Rule::Bounded, what);
         }
         self.turn(host);
@@ -186,6 +189,10 @@ impl World {
                 process.machine.prepare(at, epoch, &mut process.store, &mut fx);
             }
             Order::StandDown => {
+                // What had no room in this mastership never was; what a standby got still has to be.
+                if process.epoch().is_some() {
+                    process.stuck = None;
+                }
                 process.machine.stand_down(at, &mut process.store, &mut fx);
                 process.shipper = None;
             }
@@ -217,6 +224,12 @@ impl World {
                     self.written(host, writing);
                 }
             }
+        }
+        let waits =
+            |process: &super::host::Process| process.busy.is_none() && process.stuck.is_some();
+        if self.hosts[host].process.as_ref().is_some_and(waits) {
+            let wait = self.disk_time(host);
+            self.start_operation(host, wait);
         }
         self.turn(host);
     }

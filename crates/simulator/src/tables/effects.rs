@@ -34,8 +34,8 @@ impl World {
                 }
             }
             TablesEffect::Held { number } => {
-                let process = self.hosts[host].process.as_ref().expect("it holds");
                 self.check_held(host, number);
+                let process = self.hosts[host].process.as_ref().expect("it holds");
                 if let Some(connection) = process.dialled {
                     self.send(connection, host, Frame::Held(number));
                 }
@@ -119,6 +119,7 @@ impl World {
         let slot = &mut self.hosts[host];
         let process = slot.process.as_mut().expect("it works on its files");
         let (disk, common) = (&mut slot.disk, process.common);
+        let begins = effect == TablesEffect::BeginLoading;
         let done = match effect {
             TablesEffect::SetAside { after } => {
                 disk.set_aside(after);
@@ -157,6 +158,10 @@ impl World {
             | TablesEffect::HangUp
             | TablesEffect::Held { .. } => unreachable!("no change of files"),
         };
+        if begins {
+            // What was only here is of no use from now on.
+            self.forgive();
+        }
         if let Err(what) = done {
             self.check.broken(Rule::SetAside, format!("on {}: {what}", NAMES[host]));
         }

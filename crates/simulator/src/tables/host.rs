@@ -126,6 +126,8 @@ pub(super) struct Flip {
     pub(super) row: Row,
     pub(super) told: bool,
     pub(super) number: u64,
+    /// The connection that is to tell it.
+    pub(super) connection: u64,
 }
 
 impl Process {

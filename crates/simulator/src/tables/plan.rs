@@ -50,7 +50,12 @@ impl Plan {
             queue: [50, 500, 5 * MS, 60 * MS][rng.usize(0..4)],
             wire: [100, 500, 3 * MS][rng.usize(0..3)],
             write: [50, 300, 3 * MS][rng.usize(0..3)],
-            piece: [MS, 10 * MS, 60 * MS][rng.usize(0..3)],
+            piece: match rng.u32(0..40) {
+                0 => 4_000 * MS,
+                1..10 => MS,
+                10..25 => 10 * MS,
+                _ => 60 * MS,
+            },
             session: rng.u64(900..2_000) * MS,
             sync_every: rng.u64(50..2_000) * MS,
             checkpoint_every: rng.u64(300..4_000) * MS,

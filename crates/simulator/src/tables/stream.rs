@@ -357,11 +357,13 @@ impl World {
                 Some((FromMaster::Piece(Piece::Begin { history }), true))
             }
             Stage::Cutting { cursor, begun } => {
-                let piece = process.store.cut(cursor).unwrap_or_else(|| {
-                    shipper.stage = Stage::Tail { next: *begun + 1 };
-                    Piece::End { until: host.disk.head() }
-                });
-                Some((FromMaster::Piece(piece), true))
+                let next = *begun + 1;
+                let piece = process.store.cut(cursor);
+                if piece.is_none() {
+                    shipper.stage = Stage::Tail { next };
+                }
+                let until = host.disk.head();
+                Some((FromMaster::Piece(piece.unwrap_or(Piece::End { until })), true))
             }
             Stage::Tail { next } => {
                 while shipper.digests.front().is_some_and(|(number, _)| *number + 1 < *next) {
