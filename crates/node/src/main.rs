@@ -94,6 +94,7 @@ enum ConfigCommand {
 }
 
 fn main() -> ExitCode {
+    end_at_panics();
     let line = CommandLine::parse();
     let _flush_at_end = logging::start(line.log);
     match run(line.command) {
@@ -104,6 +105,18 @@ fn main() -> ExitCode {
             if usage { Outcome::Usage } else { Outcome::No }.into()
         }
     }
+}
+
+/// A half-dead process would go on holding its sockets and its session: a panic ends it at once, but
+/// for one within a registered function, which is that call's own misfortune.
+fn end_at_panics() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        if !hotpair_gateway::panic_is_contained() {
+            std::process::abort();
+        }
+    }));
 }
 
 fn run(command: Command) -> anyhow::Result<Outcome> {

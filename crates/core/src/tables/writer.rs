@@ -14,8 +14,7 @@ use std::sync::Arc;
 
 use super::SESSIONS;
 use super::change::{
-    Numbered, Operation, OperationResult, Refusal, Reply, ReplyPlan, Request, SessionKey,
-    Verdict,
+    Numbered, Operation, OperationResult, Refusal, Reply, ReplyPlan, Request, SessionKey, Verdict,
 };
 use super::digest::Digest;
 use super::key::{Key, Ordered, Sought};
@@ -237,11 +236,13 @@ impl Writer {
         let version = self.head + 1;
         let mut changes: Vec<Change> = Vec::with_capacity(operations.len());
         let mut results = Vec::with_capacity(operations.len());
+        // What earlier operations of the same request changed, by table and key.
+        let mut changed: BTreeMap<(&str, &[u8]), usize> = BTreeMap::new();
         for operation in operations {
+            let done = changes.len();
             let (table, key) = (operation.table().clone(), operation.key().clone());
-            // An earlier operation of the same request comes first.
-            let earlier = changes.iter().rev().find(|c| c.is_about(&table, &key));
-            let row = match earlier {
+            let earlier = changed.get(&(&**operation.table(), &**operation.key()));
+            let row = match earlier.map(|index| &changes[*index]) {
                 Some(Change::Put { value, .. }) => Some((&**value, version)),
                 Some(Change::Delete { .. }) => None,
                 None => self.row(store, &table, &key).map(|row| (&*row.value, row.version)),
@@ -273,6 +274,9 @@ impl Writer {
                     changes.push(Change::Put { table, key, value: text });
                     results.push(OperationResult::Added { value });
                 }
+            }
+            if operations.len() > 1 && changes.len() > done {
+                changed.insert((operation.table(), operation.key()), done);
             }
         }
         Ok((changes, results))
@@ -366,13 +370,6 @@ enum Met {
     /// It was sent before, and its record is pending.
     Pending(u64),
     Over(Verdict),
-}
-
-impl Change {
-    fn is_about(&self, of_table: &str, of_key: &[u8]) -> bool {
-        let (Self::Put { table, key, .. } | Self::Delete { table, key }) = self;
-        **table == *of_table && **key == *of_key
-    }
 }
 
 fn sum(value: Option<&[u8]>, by: i64) -> Option<i64> {
