@@ -89,7 +89,7 @@ impl Counters {
             let session = Session::login(&name, &user(), targets, log, patience.clone())?;
             let session = Arc::new(session);
             let acknowledged = Arc::new(AtomicU64::new(0));
-            let row = format!("counter-{number}");
+            let row = format!("counters/{name}");
             let thread = {
                 let (session, row, stop) = (session.clone(), row.clone(), stop.clone());
                 let acknowledged = acknowledged.clone();
