@@ -96,19 +96,29 @@ impl TableLab {
             node.settings.more =
                 format!("{}[sessions]\nusers_file = {users:?}\n", node.settings.more);
             node.environment.clone_from(&options.environment);
-            if let Some(planted) = options.planted {
+            if options.planted.is_some() {
                 node.binary = Some(hotpair_lab::node::planted_hotpair()?);
-                if let Planted::Bug(name) = planted {
-                    node.environment.push((PLANTED_BUG.to_owned(), name.to_owned()));
-                }
             }
         }
         let log = Arc::new(RequestLog::create(&scratch.join("requests.jsonl"))?);
         let faults = Vec::new();
         let mut lab = Self { pair, zookeeper, relays, faults, user, log, scratch };
+        if let Some(planted) = options.planted {
+            lab.plant(planted);
+        }
         lab.pair.start()?;
         lab.in_sync()?;
         Ok(lab)
+    }
+
+    /// Both nodes have this bug from their next start on.
+    pub fn plant(&mut self, planted: Planted) {
+        for node in &mut self.pair.nodes {
+            node.environment.retain(|(name, _)| name != PLANTED_BUG);
+            if let Planted::Bug(bug) = planted {
+                node.environment.push((PLANTED_BUG.to_owned(), bug.to_owned()));
+            }
+        }
     }
 
     /// Waits until one serves, the other one stands by and holds everything; who serves.
