@@ -57,10 +57,16 @@ impl Holdings {
         self.cluster
     }
 
-    /// The first epoch and cluster that were on disk.
-    #[must_use]
-    pub fn remembered_epoch(&self) -> Epoch {
-        self.remembered.0
+    /// Would nothing be given up by following a master of this cluster? Tables of another one are
+    /// replaced only when an operator says so.
+    pub(crate) fn belongs_to(&self, cluster: Option<ClusterId>) -> bool {
+        match (self.cluster, cluster) {
+            (Some(ours), Some(theirs)) if ours != theirs => {
+                self.position == Some(Position::default())
+            }
+            (Some(_), Some(_)) | (None, Some(_)) => true,
+            (_, None) => false,
+        }
     }
 
     /// Could this node serve with what it has? Never waived.

@@ -471,6 +471,7 @@ impl Node {
             && self.detector.gone().is_none()
             && (said.epoch >= election.seen() || said.epoch == election.current())
             && said.epoch > election.left()
+            && self.holdings.belongs_to(said.cluster)
             && Guard::mismatch(&self.me, election.cluster(), said).is_none();
         follows.then_some(said.epoch)
     }

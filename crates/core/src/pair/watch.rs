@@ -203,6 +203,9 @@ impl Watch {
         if let Some(mismatch) = mismatch(me, view) {
             return Some(Condition::at_once(mismatch.to_string()));
         }
+        if let Some(guard @ Guard::UnknownCluster { .. }) = &view.guard {
+            return Some(Condition::at_once(guard.to_string()));
+        }
         let stranger = self.strangers.iter().next()?;
         Some(Condition::at_once(format!(
             "a node of another pair connected to this node's peer address: {stranger}"
