@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use hotpair_admin::{
-    AdminCommand, AdminService, AdminState, Health, Live, Snapshot, Tokens, Webhook,
+    AdminCommand, AdminService, AdminState, Health, Live, Snapshot, TableFigures, Tokens, Webhook,
     WebhookSettings,
 };
 use hotpair_core::pair::identity::Epoch;
@@ -15,6 +15,7 @@ use hotpair_protocol::RequestTotals;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::NodeConfig;
+use crate::tables::Figures;
 
 /// What the operators' side is given.
 pub(crate) struct Shown {
@@ -28,6 +29,7 @@ pub(crate) struct Shown {
 struct AtThisMoment {
     gate: Gate,
     meters: Arc<Meters>,
+    tables: Arc<Figures>,
 }
 
 impl Live for AtThisMoment {
@@ -38,6 +40,10 @@ impl Live for AtThisMoment {
     fn requests(&self) -> RequestTotals {
         self.meters.totals()
     }
+
+    fn tables(&self) -> TableFigures {
+        self.tables.read()
+    }
 }
 
 /// Starts it; the counters of its acceptor.
@@ -46,6 +52,7 @@ pub(crate) fn start(
     shown: Shown,
     gate: Gate,
     meters: Arc<Meters>,
+    tables: Arc<Figures>,
 ) -> Result<Arc<Counters>> {
     let read = |file: &Option<PathBuf>| -> Result<Option<String>> {
         let Some(file) = file else { return Ok(None) };
@@ -60,7 +67,7 @@ pub(crate) fn start(
     let state = AdminState {
         snapshot: shown.snapshots.clone(),
         health: shown.health,
-        live: Arc::new(AtThisMoment { gate, meters }),
+        live: Arc::new(AtThisMoment { gate, meters, tables }),
         tokens,
         commands: shown.commands,
     };

@@ -99,6 +99,7 @@ pub(crate) fn tables(config: &NodeConfig, clean: bool) -> TablesSettings {
             ..ReplicationSettings::default()
         },
         clean,
+        idle_timeout_ms: config.sessions.idle_timeout.ms(),
         peer: config.peer.as_ref().map(|peer| peer.address.clone()),
         peer_directory: config.tables.peer_directory.clone(),
         at_promotion: match config.users.clone() {

@@ -20,7 +20,7 @@ pub mod webhook;
 mod why;
 
 pub use health::Health;
-pub use service::{AdminCommand, AdminService, AdminState, Live};
+pub use service::{AdminCommand, AdminService, AdminState, Live, TableFigures};
 pub use snapshot::{AlertRecord, Snapshot};
 pub use tokens::Tokens;
 pub use webhook::{Webhook, WebhookSettings};

@@ -6,15 +6,22 @@ use hotpair_core::pair::alert::AlertName;
 use hotpair_core::pair::identity::{Epoch, Role};
 use hotpair_protocol::RequestTotals;
 
+use crate::service::TableFigures;
 use crate::snapshot::Snapshot;
 
 /// Everything there is to scrape.
-pub(crate) fn text(snapshot: &Snapshot, open: Option<Epoch>, requests: &RequestTotals) -> String {
+pub(crate) fn text(
+    snapshot: &Snapshot,
+    open: Option<Epoch>,
+    requests: &RequestTotals,
+    tables: TableFigures,
+) -> String {
     let pair = escaped(&snapshot.pair);
     let node = escaped(&snapshot.node);
     let labels = format!("pair=\"{pair}\",node=\"{node}\"");
     let mut page = Page { text: String::new(), labels };
     page.write(snapshot, open, requests).expect("writing to a String does not fail");
+    page.tables(tables).expect("writing to a String does not fail");
     page.text
 }
 
@@ -61,6 +68,15 @@ impl Page {
         self.head("hotpair_dataset_rows", "gauge", "rows read or held")?;
         for dataset in &snapshot.datasets {
             self.line("hotpair_dataset_rows", &label("name", &dataset.name), dataset.rows)?;
+        }
+        Ok(())
+    }
+
+    fn tables(&mut self, tables: TableFigures) -> fmt::Result {
+        self.one("hotpair_sessions", "sessions in the tables", tables.sessions)?;
+        if let Some(records) = tables.redo_lag_records {
+            let what = "records written here that the peer does not hold yet";
+            self.one("hotpair_redo_lag_records", what, records)?;
         }
         Ok(())
     }

@@ -28,6 +28,20 @@ pub trait Live: Send + Sync + std::fmt::Debug + 'static {
 
     /// Answers given to clients up to now.
     fn requests(&self) -> RequestTotals;
+
+    /// The tables, as they were a moment ago.
+    fn tables(&self) -> TableFigures;
+}
+
+/// Figures of the tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableFigures {
+    /// Sessions.
+    pub sessions: u64,
+    /// Records that are written here and that the peer does not hold; none while no peer follows.
+    pub redo_lag_records: Option<u64>,
+    /// How long a session may be silent, in milliseconds.
+    pub idle_timeout_ms: u64,
 }
 
 /// What an operator orders.
@@ -103,8 +117,13 @@ impl AdminService {
             "/why" => document(&why(&snapshot, now, open)),
             "/alerts" => document(&snapshot.alerts()),
             "/functions" => document(&snapshot.functions()),
+            "/sessions" => {
+                let TableFigures { sessions, idle_timeout_ms, .. } = state.live.tables();
+                document(&hotpair_protocol::Sessions { sessions, idle_timeout_ms })
+            }
             "/metrics" => {
-                let text = metrics::text(&snapshot, open, &state.live.requests());
+                let live = &state.live;
+                let text = metrics::text(&snapshot, open, &live.requests(), live.tables());
                 Response::new(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
             }
             "/events" => self.follow(),
@@ -364,8 +383,7 @@ const LOOKS: [&str; 11] = [
 ];
 const ORDERS: [&str; 5] = ["/switchover", "/promote", "/adopt", "/master", "/backup"];
 /// Public names that later versions fill.
-const NOT_BUILT: [&str; 6] =
-    ["/", "/timeline", "/sessions", "/services", "/doctor", "/maintenance"];
+const NOT_BUILT: [&str; 5] = ["/", "/timeline", "/services", "/doctor", "/maintenance"];
 /// Event streams at a time: routers and a few people.
 const FOLLOWERS_MAX: usize = 64;
 /// Events that wait for one follower.

@@ -21,7 +21,8 @@ pub use control::{OrderAnswer, PromoteBody, SwitchoverAnswer, SwitchoverBody};
 pub use error_number::ErrorNumber;
 pub use role::{PeerRole, Role};
 pub use status::{
-    Addresses, DatasetStatus, Histogram, PeerStatus, PhaseLength, RequestTotals, Status, Why,
+    Addresses, DatasetStatus, Histogram, PeerStatus, PhaseLength, RequestTotals, Sessions, Status,
+    Why,
 };
 
 /// The version of these words, in every `/status`. It grows when a field's meaning changes.

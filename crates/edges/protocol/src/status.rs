@@ -147,3 +147,12 @@ pub struct Why {
     /// The whole story, a sentence an element: role and cause, guard, coordinator, peer, bound.
     pub sentences: Vec<String>,
 }
+
+/// The answer of the admin's `/sessions`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sessions {
+    /// How many there are in this node's tables.
+    pub sessions: u64,
+    /// How long one may be silent, while a master serves, in milliseconds.
+    pub idle_timeout_ms: u64,
+}

@@ -99,7 +99,13 @@ pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
     )?;
     let (commands, orders) = mpsc::channel(16);
     let shown = Shown { snapshots, health, commands };
-    let watched = operators::start(&config, shown, keeper.gate(), business.meters.clone())?;
+    let watched = operators::start(
+        &config,
+        shown,
+        keeper.gate(),
+        business.meters.clone(),
+        tables.figures.clone(),
+    )?;
     end_on_signals(facts.0.clone())?;
     let functions = registry_entries(&catalogue);
     let control = Control {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use hotpair_core::pair::Moment;
 use hotpair_core::pair::fact::{Fact, TablesFact};
 use hotpair_core::pair::identity::{Epoch, Identity};
+use hotpair_core::tables::SESSIONS;
 use hotpair_core::tables::change::{ReplyPlan, Request, Verdict};
 use hotpair_core::tables::replication::{Follow, FromMaster, Replication, TablesEffect};
 use hotpair_core::tables::store::Store;
@@ -18,6 +19,7 @@ use hotpair_link::redo::{self, Feed, MasterLine, RedoEvent, Shipment, Start};
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::{self, AppendOutcome, Disk};
+use super::figures::Figures;
 use super::remembered::Remembered;
 use super::{Order, Submitted, TablesSettings};
 use crate::boot_clock;
@@ -34,6 +36,7 @@ pub(crate) struct Hands {
     replication: Replication,
     store: Arc<RwLock<Store>>,
     tables: Tables,
+    figures: Arc<Figures>,
     disk: Disk,
     feed: Feed,
     events: mpsc::Sender<RedoEvent>,
@@ -67,6 +70,7 @@ impl Hands {
         store: Arc<RwLock<Store>>,
         events: mpsc::Sender<RedoEvent>,
         tables: Tables,
+        figures: Arc<Figures>,
     ) -> Result<Self> {
         let (disk, recovered, remembered) =
             Disk::open(&settings.directory, settings.durability, settings.clean)?;
@@ -95,6 +99,7 @@ impl Hands {
             replication,
             store,
             tables,
+            figures,
             disk,
             feed,
             events,
@@ -295,6 +300,9 @@ impl Hands {
             self.replication.handle_timeout(now, &mut fx);
             self.carry_out(fx);
         }
+        let sessions =
+            self.tables.look(|store| store.table(SESSIONS).map_or(0, |t| t.len() as u64));
+        self.figures.show(sessions, self.replication.lag());
         let whole = self.replication.complete() && !self.failed;
         let needed = self.shipment.as_ref().map_or(u64::MAX, |(_, shipment)| shipment.needs());
         self.disk.tend(whole, needed, &self.store, self.replication.history(), &self.head);

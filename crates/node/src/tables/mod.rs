@@ -15,6 +15,7 @@
 //! It may wait for its disk; nobody waits for it but who wants a change acknowledged.
 
 mod disk;
+mod figures;
 mod hands;
 mod remembered;
 mod thread;
@@ -34,6 +35,7 @@ use hotpair_link::redo::RedoEvent;
 use tokio::sync::mpsc;
 
 use crate::writer::Writer;
+pub(crate) use figures::Figures;
 
 /// Orders that may wait for the tables' thread: a few for each change of role.
 const ORDERS_MAX: usize = 1_024;
@@ -63,6 +65,8 @@ pub(crate) struct TablesSettings {
     pub(crate) peer: Option<String>,
     /// Where the peer's redo files are seen, if they are not to be streamed.
     pub(crate) peer_directory: Option<PathBuf>,
+    /// How long a session may be silent; only shown here.
+    pub(crate) idle_timeout_ms: u64,
     /// What is done first in each mastership, for the store as it is then.
     pub(crate) at_promotion: Box<dyn Fn(&Store) -> Vec<Operation> + Send>,
 }
@@ -75,6 +79,8 @@ pub(crate) struct TablesThread {
     pub(crate) streams: mpsc::Sender<RedoEvent>,
     /// What is looked at.
     pub(crate) tables: hotpair_gateway::Tables,
+    /// What is shown of them.
+    pub(crate) figures: Arc<Figures>,
     /// Its end.
     pub(crate) writer: Writer,
 }
@@ -90,11 +96,13 @@ impl TablesThread {
         let (tables, submissions) = hotpair_gateway::Tables::new(store.clone(), SUBMISSIONS_MAX);
         let (orders, order_queue) = mpsc::channel(ORDERS_MAX);
         let (streams, events) = mpsc::channel(EVENTS_MAX);
-        let hands = hands::Hands::open(settings, me, store, streams.clone(), tables.clone())
+        let figures = Arc::new(Figures::new(settings.idle_timeout_ms));
+        let shown = figures.clone();
+        let hands = hands::Hands::open(settings, me, store, streams.clone(), tables.clone(), shown)
             .context("the tables cannot be read")?;
         let queues = thread::Queues { orders: order_queue, events, submissions, facts };
         let writer = Writer::start("tables", move || thread::run(hands, queues))?;
-        Ok(Self { orders, streams, tables, writer })
+        Ok(Self { orders, streams, tables, figures, writer })
     }
 }
 

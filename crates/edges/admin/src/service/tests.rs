@@ -112,6 +112,10 @@ impl Live for OpenGate {
         totals.seconds.sum = 1.25;
         totals
     }
+
+    fn tables(&self) -> TableFigures {
+        TableFigures { sessions: 42, redo_lag_records: Some(7), idle_timeout_ms: 120_000 }
+    }
 }
 
 struct Served {

@@ -59,6 +59,7 @@ impl Side {
             durability: Durability::File,
             replication: ReplicationSettings::default(),
             clean: false,
+            idle_timeout_ms: 0,
             peer,
             peer_directory: None,
             at_promotion: Box::new(|_| Vec::new()),
@@ -99,7 +100,7 @@ impl Side {
     }
 
     fn end(self) {
-        let Self { thread: TablesThread { orders, streams, tables, writer }, facts } = self;
+        let Self { thread: TablesThread { orders, streams, tables, writer, .. }, facts } = self;
         drop((orders, streams, tables, facts));
         writer::wait_for(&[writer]);
     }
