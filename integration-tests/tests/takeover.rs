@@ -23,7 +23,7 @@ use hotpair_lab::zookeeper::ZooKeeper;
 use serde_json::{Value, json};
 
 const SERVES_NOT: i64 = 308_000_005;
-const SERVICES: [&str; 3] = ["dataset", "functions", "test"];
+const SERVICES: [&str; 4] = ["dataset", "functions", "table", "test"];
 /// The old master gave its znode back, or said before that it had left.
 const HANDED_OVER: [&str; 2] = ["first_claim", "peer_left"];
 /// Long enough for a session to end, and for any second thoughts.
