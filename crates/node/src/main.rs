@@ -48,6 +48,10 @@ enum Command {
     Status(hotpair_ctl::StatusArgs),
     /// Make the other node master.
     Switchover(hotpair_ctl::SwitchoverArgs),
+    /// Make a node master that stands by.
+    Promote(hotpair_ctl::PromoteArgs),
+    /// Take the ZooKeeper data that a node sees now for the right one.
+    Adopt(hotpair_ctl::AdoptArgs),
     /// Why a node is, or is not, master.
     Why(hotpair_ctl::WhyArgs),
     /// Call a function of the pair.
@@ -128,6 +132,12 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         }
         Command::Switchover(arguments) => {
             commands::operator(hotpair_ctl::switchover(&arguments, &mut Console::standard()))
+        }
+        Command::Promote(arguments) => {
+            commands::operator(hotpair_ctl::promote(&arguments, &mut Console::standard()))
+        }
+        Command::Adopt(arguments) => {
+            commands::operator(hotpair_ctl::adopt(&arguments, &mut Console::standard()))
         }
         Command::Why(arguments) => {
             commands::operator(hotpair_ctl::why(&arguments, &mut Console::standard()))

@@ -59,6 +59,7 @@ pub(crate) struct Hands {
     failed: bool,
     remembered: Remembered,
     remember_at: Option<Moment>,
+    look_at: Moment,
     facts: Vec<Fact>,
 }
 
@@ -119,6 +120,7 @@ impl Hands {
             failed: false,
             remembered,
             remember_at: None,
+            look_at: Moment(0),
             facts: Vec::new(),
         })
     }
@@ -300,6 +302,14 @@ impl Hands {
             self.replication.handle_timeout(now, &mut fx);
             self.carry_out(fx);
         }
+        if now >= self.look_at {
+            self.look_at = now + LOOK_MS;
+            self.look();
+        }
+    }
+
+    /// What need not be done in each turn.
+    fn look(&mut self) {
         let sessions =
             self.tables.look(|store| store.table(SESSIONS).map_or(0, |t| t.len() as u64));
         self.figures.show(sessions, self.replication.lag());
