@@ -463,7 +463,11 @@ impl Replication {
                     self.tell_moved(now, true, fx);
                 }
             }
-            Mode::Master(leader) => leader.handle_timeout(now, fx),
+            Mode::Master(leader) => {
+                leader.handle_timeout(now, fx);
+                // The peer hears it in statements: with `ack = "local"` it is what it may lack.
+                self.tell_moved(now, false, fx);
+            }
         }
     }
 
