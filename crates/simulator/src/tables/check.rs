@@ -32,6 +32,8 @@ pub enum Rule {
     Lost,
     /// What a reader saw survives, too.
     Vanished,
+    /// Whoever the sync record names has everything that is acknowledged.
+    Members,
     /// Whoever reads sees everything that was acknowledged.
     Stale,
     /// A numbered request changes the tables once.
@@ -228,8 +230,9 @@ impl World {
         match verdict {
             Verdict::Done { reply, number } => {
                 let Some(numbered) = request.numbered else {
-                    let epoch = epoch_of(history, *number);
-                    return self.check.must_keep(epoch, *number, Rule::Lost);
+                    let name = (epoch_of(history, *number), *number);
+                    self.check.must_keep(name.0, name.1, Rule::Lost);
+                    return self.check_members(host, name);
                 };
                 let key = (numbered.session, numbered.number);
                 let Some(name) = self.check.execution(key, history) else {
@@ -237,14 +240,8 @@ impl World {
                     return self.check.broken(Rule::Reply, what);
                 };
                 self.check.must_keep(name.0, name.1, Rule::Lost);
-                let first = self.check.replied.entry(key).or_insert((reply.clone(), name));
-                if first.1 == name && first.0 != *reply {
-                    let what = format!(
-                        "request {} was answered {:?} and {reply:?}",
-                        numbered.number, first.0
-                    );
-                    self.check.broken(Rule::Reply, what);
-                }
+                self.check_members(host, name);
+                self.check_reply(key, reply, name);
             }
             Verdict::Refused(refusal @ (Refusal::SessionUnknown | Refusal::TooOld { .. })) => {
                 let late = self.clients.iter().all(|client| !client.waits_for(request));
@@ -253,9 +250,35 @@ impl World {
                 }
             }
             Verdict::Refused(refusal @ (Refusal::NotANumber { .. } | Refusal::TooLarge { .. })) => {
-                self.check.broken(Rule::Refused, format!("{request:?}: {refusal}"))
+                self.check.broken(Rule::Refused, format!("{request:?}: {refusal}"));
             }
             Verdict::Refused(Refusal::Busy(_)) | Verdict::Conflict | Verdict::Superseded => {}
+        }
+    }
+
+    /// Whoever the sync record names has what is acknowledged.
+    fn check_members(&mut self, master: usize, name: (u64, u64)) {
+        let (host, other) = (1 - master, &self.hosts[1 - master]);
+        let named = self.coordinator.sync.members.contains(&(host, other.boot));
+        if named && other.up && !self.plan.ack_local && !holds(other.disk.history(), name) {
+            let (epoch, number) = name;
+            let what = format!(
+                "record {number} of epoch {epoch} was acknowledged, the sync record names {}, which \
+                 does not have it",
+                NAMES[host]
+            );
+            self.check.broken(Rule::Members, what);
+        }
+    }
+
+    fn check_reply(&mut self, key: (SessionKey, u64), reply: &Reply, name: (u64, u64)) {
+        let first = self.check.replied.entry(key).or_insert_with(|| (reply.clone(), name));
+        if first.1 != name {
+            // What was answered first is gone with its power: it was done anew.
+            *first = (reply.clone(), name);
+        } else if first.0 != *reply {
+            let what = format!("request {} was answered {:?} and {reply:?}", key.1, first.0);
+            self.check.broken(Rule::Reply, what);
         }
     }
 
@@ -336,15 +359,15 @@ impl World {
             Ok(store) => store,
             Err((rule, what)) => return self.check.broken(rule, what),
         };
-        for host in 0..2 {
-            let process = self.hosts[host].process.as_ref().expect("both run in the end");
+        for (host, name) in self.hosts.iter().zip(NAMES) {
+            let process = host.process.as_ref().expect("both run in the end");
             if let Some(what) = difference(&process.store, &store) {
-                let what = format!("{} differs from its log: {what}", NAMES[host]);
+                let what = format!("{name} differs from its log: {what}");
                 return self.check.broken(Rule::Equal, what);
             }
-            let (_, recovered) = self.hosts[host].disk.recover();
+            let (_, recovered) = host.disk.recover();
             if let Some(what) = difference(&recovered, &store) {
-                let what = format!("the disk of {} differs from its log: {what}", NAMES[host]);
+                let what = format!("the disk of {name} differs from its log: {what}");
                 return self.check.broken(Rule::Equal, what);
             }
         }

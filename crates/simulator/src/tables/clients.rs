@@ -268,7 +268,7 @@ impl World {
     }
 
     /// The tables' verdict goes out, if this node may still act.
-    pub(super) fn answer(&mut self, host: usize, ticket: u64, verdict: Verdict) {
+    pub(super) fn answer(&mut self, host: usize, ticket: u64, verdict: &Verdict) {
         let Some(Ticket { client, request, epoch, .. }) = self.tickets.remove(&ticket) else {
             return;
         };
@@ -277,14 +277,14 @@ impl World {
             return; // whoever asked hears nothing, and asks again
         }
         self.outcome.answers += 1;
-        self.check_answer(host, &request, &verdict);
+        self.check_answer(host, &request, verdict);
         let lost = self.rng.u32(0..20) == 0;
         if !lost {
             self.hear(client, request, verdict);
         }
     }
 
-    fn hear(&mut self, client: usize, request: Request, verdict: Verdict) {
+    fn hear(&mut self, client: usize, request: Request, verdict: &Verdict) {
         let waits = &mut self.clients[client];
         let Some(numbered) = request.numbered else {
             if matches!(verdict, Verdict::Done { .. }) {

@@ -26,7 +26,7 @@ impl World {
                 if full && (process.busy.is_some() || process.stuck.is_some()) =>
             {
                 let refusal = Refusal::Busy("the disk is full".to_owned());
-                return self.answer(host, request.ticket, Verdict::Refused(refusal));
+                return self.answer(host, request.ticket, &Verdict::Refused(refusal));
             }
             // Of a mastership that is over nobody was told that it is done: what has no room may go,
             // and orders overtake the rest.
@@ -61,7 +61,7 @@ impl World {
             if !self.hosts[host].runs() {
                 return;
             }
-            if self.strike_if_aimed(host) {
+            if self.strike_if_aimed() {
                 continue;
             }
             let Some(process) = &mut self.hosts[host].process else { return };
@@ -217,11 +217,11 @@ impl World {
             return self.after(wait, Event::DiskDone { host, life, operation });
         }
         match process.busy.take() {
-            Some(Busy::Append(writing)) => self.written(host, writing),
+            Some(Busy::Append(writing)) => self.written(host, &writing),
             Some(Busy::Files(effect)) => self.change_files(host, effect),
             None => {
                 if let Some(writing) = process.stuck.take() {
-                    self.written(host, writing);
+                    self.written(host, &writing);
                 }
             }
         }

@@ -19,7 +19,7 @@ impl World {
         self.note_effect(host, &effect);
         match effect {
             TablesEffect::Append(batch) => self.append(host, &batch),
-            TablesEffect::Answer { ticket, verdict } => self.answer(host, ticket, verdict),
+            TablesEffect::Answer { ticket, verdict } => self.answer(host, ticket, &verdict),
             TablesEffect::Tell(fact) => self.tell(host, fact),
             TablesEffect::SendTail { .. }
             | TablesEffect::SendSnapshot { .. }
@@ -74,7 +74,7 @@ impl World {
         self.start_operation(host, time);
     }
 
-    pub(super) fn written(&mut self, host: usize, writing: Writing) {
+    pub(super) fn written(&mut self, host: usize, writing: &Writing) {
         let now = self.now;
         let slot = &mut self.hosts[host];
         if slot.disk.head() + 1 != writing.entries[0].number() {

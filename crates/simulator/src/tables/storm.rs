@@ -68,6 +68,8 @@ pub enum Blow {
     BothDown,
     /// This side cannot reach the coordinator.
     CoordinatorCut,
+    /// This side reaches neither the coordinator nor the other side; clients still reach it.
+    Isolated,
     /// The master gives its mastership back.
     Resign,
     /// A row of the standby is not what it was.
@@ -76,7 +78,7 @@ pub enum Blow {
 
 impl Blow {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Kill,
         Self::PowerLoss,
         Self::Pause,
@@ -87,6 +89,7 @@ impl Blow {
         Self::Silence,
         Self::BothDown,
         Self::CoordinatorCut,
+        Self::Isolated,
         Self::Resign,
         Self::Flip,
     ];
@@ -106,7 +109,8 @@ impl Blow {
             | Self::FullDisk
             | Self::Silence
             | Self::BothDown
-            | Self::CoordinatorCut => true,
+            | Self::CoordinatorCut
+            | Self::Isolated => true,
         }
     }
 }
@@ -265,7 +269,7 @@ impl World {
     }
 
     /// True: the blow that was aimed came now.
-    pub(super) fn strike_if_aimed(&mut self, stepping: usize) -> bool {
+    pub(super) fn strike_if_aimed(&mut self) -> bool {
         let Some(aim) = &mut self.storm.aim else { return false };
         let wanted = aim.phase;
         let Some((master, standby, phase)) = self.sides() else { return false };
@@ -282,7 +286,6 @@ impl World {
             return false;
         }
         let blow = aim.blow;
-        let _ = stepping;
         if !self.strike(blow, target) {
             return false;
         }
@@ -344,6 +347,26 @@ impl World {
                 let longest = self.plan.session * 2;
                 self.heal_later(target, Heal::Resume, longest);
             }
+            Blow::Resign => {
+                if !self.may_act(target) {
+                    return false;
+                }
+                self.resign(target, "as ordered");
+            }
+            Blow::Flip => return self.flip(target),
+            Blow::Cut
+            | Blow::SlowDisk
+            | Blow::FullDisk
+            | Blow::Silence
+            | Blow::CoordinatorCut
+            | Blow::Isolated => self.blow_around(blow, target),
+        }
+        true
+    }
+
+    /// What breaks is around the process.
+    fn blow_around(&mut self, blow: Blow, target: usize) {
+        match blow {
             Blow::Cut => {
                 let mut waits = [0, 1].map(|_| self.some_wait());
                 waits[target] = if self.rng.u32(0..8) == 0 { None } else { Some(100) };
@@ -369,15 +392,23 @@ impl World {
                 self.coordinator.cut[target] = true;
                 self.heal_later(target, Heal::Coordinator, 4_000 * MS);
             }
-            Blow::Resign => {
-                if !self.may_act(target) {
-                    return false;
-                }
-                self.resign(target, "as ordered");
+            Blow::Isolated => {
+                self.coordinator.cut[target] = true;
+                self.cable.out = true;
+                let wait = self.rng.u64(20..4_000) * MS;
+                self.after(wait, Event::Heal { host: target, heal: Heal::Coordinator });
+                self.after(wait, Event::Heal { host: target, heal: Heal::Cable });
+                let waits = [0, 1].map(|_| self.some_wait());
+                self.cut_now(waits);
             }
-            Blow::Flip => return self.flip(target),
+            Blow::Kill
+            | Blow::PowerLoss
+            | Blow::Pause
+            | Blow::Restart
+            | Blow::BothDown
+            | Blow::Resign
+            | Blow::Flip => unreachable!("not around a process"),
         }
-        true
     }
 
     fn some_wait(&mut self) -> Option<Micros> {
