@@ -15,7 +15,7 @@ use hotpair_coordinator::FunctionEntry;
 use hotpair_core::pair::Node;
 use hotpair_core::pair::fact::Fact;
 use hotpair_ctl::Outcome;
-use hotpair_gateway::{Catalogue, GateKeeper, Sessions, Whereabouts};
+use hotpair_gateway::{Catalogue, GateKeeper, Registered, Sessions, Whereabouts};
 use hotpair_link::LinkDriver;
 use hotpair_protocol::Addresses;
 use tokio::sync::{mpsc, watch};
@@ -47,7 +47,7 @@ pub(crate) struct NodeArguments {
 }
 
 /// Runs one node until it is told to end.
-pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
+pub(crate) fn run(arguments: &NodeArguments, functions: Vec<Registered>) -> Result<Outcome> {
     let config = NodeConfig::read(&arguments.config)?;
     raise_file_limit();
     if arguments.clean && config.peer.is_some() && !arguments.force {
@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &NodeArguments) -> Result<Outcome> {
     let keeper = GateKeeper::new(Some(gate_lines));
     let facts = mpsc::channel(FACTS_MAX);
     let datasets = Datasets::start(datasets, facts.0.clone())?;
-    let catalogue = Arc::new(Catalogue::built_in());
+    let catalogue = Arc::new(Catalogue::with_library(functions)?);
     let whereabouts: Arc<ArcSwap<Whereabouts>> = Arc::default();
     let health = Arc::new(Health::new());
     let me = settings::identity(&config, &directory);
