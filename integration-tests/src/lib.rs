@@ -4,11 +4,14 @@
 
 use std::path::Path;
 
+pub mod data_steps;
 pub mod exclusive;
 pub mod faults;
 pub mod journal;
 pub mod nspawn;
 pub mod relay;
+pub mod rows;
+pub mod small_disk;
 pub mod steps;
 pub mod table_lab;
 pub mod znodes;

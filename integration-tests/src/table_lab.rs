@@ -20,6 +20,7 @@ use hotpair_lab::session::{Patience, Session, User, targets};
 use hotpair_lab::table_load::{Plan, TableLoad};
 use hotpair_lab::wait::eventually;
 use hotpair_lab::zookeeper::ZooKeeper;
+use serde_json::json;
 
 use crate::relay::Relay;
 use crate::steps::{LIMIT, argument, settled};
@@ -31,6 +32,8 @@ pub struct Options {
     pub session_timeout: Duration,
     /// Whether the link goes through relays, to be cut.
     pub relays: bool,
+    /// Run this program instead of the product's.
+    pub binary: Option<PathBuf>,
     /// Run the binary that knows the planted bugs, with this one or with none.
     pub planted: Option<Planted>,
     /// Set in the environment of both nodes.
@@ -51,6 +54,7 @@ impl Default for Options {
         Self {
             session_timeout: Duration::from_secs(2),
             relays: false,
+            binary: None,
             planted: None,
             environment: Vec::new(),
         }
@@ -96,6 +100,7 @@ impl TableLab {
             node.settings.more =
                 format!("{}[sessions]\nusers_file = {users:?}\n", node.settings.more);
             node.environment.clone_from(&options.environment);
+            node.binary.clone_from(&options.binary);
             if options.planted.is_some() {
                 node.binary = Some(hotpair_lab::node::planted_hotpair()?);
             }
@@ -139,6 +144,14 @@ impl TableLab {
     /// The epoch that this node serves or knows.
     pub fn epoch(&self, node: usize) -> Result<u64> {
         Ok(self.pair.nodes[node].role()?.epoch)
+    }
+
+    /// The token of a new session, by whoever serves.
+    pub fn token(&self) -> Result<String> {
+        let body = json!({"user": self.user.name, "password": self.user.password});
+        let answer = self.pair.nodes[self.master()?].client().post("/v1/login", &body)?.json()?;
+        let token = answer["data"]["session"].as_str();
+        Ok(token.with_context(|| format!("no session in {answer}"))?.to_owned())
     }
 
     /// A session of its own, with its attempts limited so, and with the patience it was given.
@@ -293,7 +306,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// A file with this user, made by the product's own command.
-fn users_file(path: &Path, user: &User) -> Result<String> {
+pub fn users_file(path: &Path, user: &User) -> Result<String> {
     let mut child = Command::new(hotpair()?)
         .args(["user", "add", &user.name, "--file", argument(path)?])
         .stdin(Stdio::piped())
