@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use hotpair_lab::http::Http;
 use hotpair_lab::node::Pair;
 use hotpair_lab::session::User;
@@ -109,15 +109,15 @@ impl Client {
 
 /// The data of the first node that does it.
 fn first_done(nodes: &[Http], path: &str, body: &Value) -> Result<Value> {
-    let mut last = None;
+    let mut told = Vec::new();
     for node in nodes {
         match node.post(path, body).and_then(|answer| answer.json()) {
             Ok(mut answer) if answer["error_no"] == 0 => return Ok(answer["data"].take()),
-            Ok(answer) => last = Some(anyhow::anyhow!("{}: {answer}", node.address())),
-            Err(error) => last = last.or(Some(error)),
+            Ok(answer) => told.push(format!("{}: {answer}", node.address())),
+            Err(error) => told.push(format!("{}: {error:#}", node.address())),
         }
     }
-    Err(last.context("there are no nodes")?)
+    bail!("{told:?}")
 }
 
 /// The files in a node's directory whose names begin like this, sorted.
