@@ -339,7 +339,7 @@ impl World {
             .and_then(|connection| self.connections.get(&connection))
             .is_some_and(|made| !made.pipes[1 - host].dead && made.open == [true; 2]);
         let hears = hears && process.dialled == Some(flip.connection);
-        let told = flip.told || flip.number != number;
+        let told = flip.told || flip.number != number || !process.is_flipped();
         if !told && hears && self.storm.strikes() == undisturbed {
             let what = format!("a row of {} differs and nobody says so", NAMES[host]);
             self.check.broken(Rule::Told, what);

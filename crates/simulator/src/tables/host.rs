@@ -135,6 +135,14 @@ impl Process {
         Moment(now / MS + self.offset_ms)
     }
 
+    /// A row is not what it was; nobody has put it again since.
+    pub(super) fn is_flipped(&self) -> bool {
+        self.flip.as_ref().is_some_and(|flip| {
+            let row = self.store.get(&flip.table, &flip.key);
+            row.is_some_and(|row| row.version == flip.row.version && row.value != flip.row.value)
+        })
+    }
+
     /// The epoch that its tables are master in.
     pub(super) fn epoch(&self) -> Option<Epoch> {
         self.machine.epoch()

@@ -47,7 +47,7 @@ impl Plan {
             heavy: rng.u32(0..20) == 0,
             unfollow: rng.bool(),
             ambiguous: rng.bool(),
-            queue: [50, 500, 5 * MS, 60 * MS][rng.usize(0..4)],
+            queue: [50, 500, 5 * MS, 60 * MS, 400 * MS][rng.usize(0..5)],
             wire: [100, 500, 3 * MS][rng.usize(0..3)],
             write: [50, 300, 3 * MS][rng.usize(0..3)],
             piece: match rng.u32(0..40) {

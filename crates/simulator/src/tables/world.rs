@@ -396,7 +396,7 @@ impl World {
         if serves.machine.lag() != Some(0) {
             return Some(format!("the standby lags by {:?}", serves.machine.lag()));
         }
-        if follows.flip.is_some() {
+        if follows.is_flipped() {
             return Some("a flipped row is not healed".to_owned());
         }
         let position = Some((follows.machine.history().position(), true));
