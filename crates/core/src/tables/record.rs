@@ -127,6 +127,28 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
 
 /// The first record of these bytes, and how many bytes it takes.
 pub fn decode(bytes: &[u8]) -> Result<(Record, usize), RecordError> {
+    Decoder::default().decode(bytes)
+}
+
+/// Decodes records one after the other, and makes the name of a table once where it is the same again.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    table: Option<Arc<str>>,
+}
+
+impl Decoder {
+    /// The first record of these bytes, and how many bytes it takes.
+    pub fn decode(&mut self, bytes: &[u8]) -> Result<(Record, usize), RecordError> {
+        let (mut reader, size) = body_of(bytes)?;
+        reader.last_table = self.table.take();
+        let record = decode_body(&mut reader)?;
+        self.table = reader.last_table;
+        Ok((record, HEAD_BYTES + size))
+    }
+}
+
+/// The body of the first record, whose checksum is right, and its size.
+fn body_of(bytes: &[u8]) -> Result<(Reader<'_>, usize), RecordError> {
     let head = bytes.first_chunk::<HEAD_BYTES>().ok_or(RecordError::Torn)?;
     let length = u32::from_le_bytes(head[..4].try_into().expect("four bytes"));
     let size = length as usize;
@@ -138,19 +160,22 @@ pub fn decode(bytes: &[u8]) -> Result<(Record, usize), RecordError> {
     if checksum(length, body) != wanted {
         return Err(RecordError::Checksum);
     }
-    let mut reader = Reader { bytes: body };
+    Ok((Reader { bytes: body, last_table: None }, size))
+}
+
+fn decode_body(reader: &mut Reader<'_>) -> Result<Record, RecordError> {
     let kind = reader.u8()?;
     let epoch = Epoch(reader.u64()?);
     let number = reader.u64()?;
     let body = match kind {
-        1 => decode_changes(&mut reader)?,
+        1 => decode_changes(reader)?,
         2 => Body::EpochStart { life: reader.u64()? },
         _ => return Err(RecordError::Content("an unknown kind")),
     };
     if !reader.bytes.is_empty() {
         return Err(RecordError::Content("bytes after its end"));
     }
-    Ok((Record { epoch, number, body }, HEAD_BYTES + size))
+    Ok(Record { epoch, number, body })
 }
 
 fn checksum(length: u32, body: &[u8]) -> u64 {
@@ -262,9 +287,15 @@ pub(super) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     pub(super) bytes: &'a [u8],
+    /// The table named last: most often it is the next one's as well.
+    last_table: Option<Arc<str>>,
 }
 
 impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, last_table: None }
+    }
+
     pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], RecordError> {
         let (taken, rest) =
             self.bytes.split_at_checked(count).ok_or(RecordError::Content("an early end"))?;
@@ -295,7 +326,10 @@ impl<'a> Reader<'a> {
         }
         let name = std::str::from_utf8(self.take(length)?)
             .map_err(|_| RecordError::Content("a table name that is no text"))?;
-        Ok(name.into())
+        match &self.last_table {
+            Some(last) if **last == *name => Ok(last.clone()),
+            Some(_) | None => Ok(self.last_table.insert(name.into()).clone()),
+        }
     }
 
     pub(super) fn key(&mut self) -> Result<Bytes, RecordError> {

@@ -179,7 +179,7 @@ pub fn encode_piece(piece: &Piece, out: &mut Vec<u8>) {
 
 /// Reads a piece.
 pub fn decode_piece(bytes: &[u8]) -> Result<Piece, RecordError> {
-    let mut reader = Reader { bytes };
+    let mut reader = Reader::new(bytes);
     let piece = match reader.u8()? {
         1 => Piece::Begin { history: read_history(&mut reader)? },
         2 => {
@@ -224,7 +224,7 @@ pub fn encode_history(history: &History, out: &mut Vec<u8>) {
 
 /// Reads a history that fills all of these bytes.
 pub fn decode_history(bytes: &[u8]) -> Result<History, RecordError> {
-    let mut reader = Reader { bytes };
+    let mut reader = Reader::new(bytes);
     let history = read_history(&mut reader)?;
     if reader.bytes.is_empty() {
         Ok(history)

@@ -46,8 +46,10 @@ pub struct Writer {
 #[derive(Debug)]
 struct Pending {
     record: Record,
-    /// Who waits: more than one if the request was sent again meanwhile.
-    tickets: Vec<u64>,
+    /// Who waits; nobody for what this node does by itself.
+    ticket: Option<u64>,
+    /// Who else does, if the request was sent again meanwhile.
+    more_tickets: Vec<u64>,
     reply: Reply,
 }
 
@@ -82,7 +84,7 @@ impl Writer {
             batch: Vec::new(),
             planted: PlantedInTables::NONE,
         };
-        writer.append(Body::EpochStart { life }, Vec::new(), Reply::Results(Vec::new()));
+        writer.append(Body::EpochStart { life }, None, Reply::Results(Vec::new()));
         writer
     }
 
@@ -134,7 +136,7 @@ impl Writer {
                 Met::Pending(record) => {
                     let first = self.pending.front().map_or(0, |p| p.record.number);
                     let index = usize::try_from(record - first).expect("pending is bounded");
-                    self.pending[index].tickets.push(request.ticket);
+                    self.pending[index].more_tickets.push(request.ticket);
                     return None;
                 }
                 Met::Over(verdict) => return Some(verdict),
@@ -173,8 +175,11 @@ impl Writer {
             let number = pending.record.number;
             self.forget(&pending.record);
             store.apply(&pending.record);
-            for ticket in pending.tickets {
+            for ticket in pending.more_tickets {
                 verdicts.push((ticket, Verdict::Done { reply: pending.reply.clone(), number }));
+            }
+            if let Some(ticket) = pending.ticket {
+                verdicts.push((ticket, Verdict::Done { reply: pending.reply, number }));
             }
         }
     }
@@ -193,7 +198,8 @@ impl Writer {
         let mut verdicts = Vec::new();
         let mut records = Vec::with_capacity(self.pending.len());
         for pending in self.pending {
-            verdicts.extend(pending.tickets.iter().map(|ticket| (*ticket, Verdict::Superseded)));
+            let tickets = pending.ticket.into_iter().chain(pending.more_tickets);
+            verdicts.extend(tickets.map(|ticket| (ticket, Verdict::Superseded)));
             records.push(pending.record);
         }
         (records, verdicts)
@@ -305,7 +311,7 @@ impl Writer {
         let keep = request.numbered.is_some() && !self.planted.has(TablesBug::ReplyNotReplicated);
         let kept = keep.then(|| reply.clone());
         let body = Body::Changes { numbered: request.numbered, changes, reply: kept };
-        self.append(body, vec![request.ticket], reply);
+        self.append(body, Some(request.ticket), reply);
     }
 
     fn change(&mut self, store: &Store, change: &Change, number: u64) {
@@ -340,11 +346,11 @@ impl Writer {
         }
     }
 
-    fn append(&mut self, body: Body, tickets: Vec<u64>, reply: Reply) {
+    fn append(&mut self, body: Body, ticket: Option<u64>, reply: Reply) {
         self.head += 1;
         let record = Record { epoch: self.epoch, number: self.head, body };
         encode(&record, &mut self.batch);
-        self.pending.push_back(Pending { record, tickets, reply });
+        self.pending.push_back(Pending { record, ticket, more_tickets: Vec::new(), reply });
     }
 
     fn forget(&mut self, record: &Record) {
@@ -458,7 +464,7 @@ mod tests {
         let mut verdicts = Vec::new();
         writer.release(writer.head(), &mut store, &mut verdicts);
         let sums: Vec<_> = verdicts[1..].iter().map(|(ticket, v)| (*ticket, added(v))).collect();
-        assert_eq!(sums, [(2, 5), (3, 5)]);
+        assert_eq!(sums, [(3, 5), (2, 5)]);
         assert_eq!(added(&writer.submit(&store, add(4, numbered, 5)).unwrap()), 5);
         // Also after another node has read the log.
         let mut other = Store::default();

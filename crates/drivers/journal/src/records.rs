@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::io;
 
-use hotpair_core::tables::record::{Record, RecordError, decode};
+use hotpair_core::tables::record::{Decoder, Record, RecordError, decode};
 
 use crate::files::read_at;
 use crate::walk::{PEEK_BYTES, RECORD_BYTES_MAX, peek};
@@ -29,6 +29,7 @@ pub(crate) struct Records {
     /// Where in the file the pending bytes begin.
     offset: u64,
     at_end: bool,
+    decoder: Decoder,
 }
 
 /// What comes next in a file.
@@ -45,7 +46,14 @@ pub(crate) enum Next {
 impl Records {
     /// From this place of the file on.
     pub(crate) fn new(file: File, offset: u64) -> Self {
-        Self { file, buffer: vec![0; BLOCK_BYTES], pending: 0..0, offset, at_end: false }
+        Self {
+            file,
+            buffer: vec![0; BLOCK_BYTES],
+            pending: 0..0,
+            offset,
+            at_end: false,
+            decoder: Decoder::default(),
+        }
     }
 
     /// Where the next record begins.
@@ -56,7 +64,7 @@ impl Records {
     /// The next record.
     pub(crate) fn next(&mut self) -> io::Result<Next> {
         loop {
-            match decode(&self.buffer[self.pending.clone()]) {
+            match self.decoder.decode(&self.buffer[self.pending.clone()]) {
                 Ok((record, size)) => {
                     self.pending.start += size;
                     self.offset += size as u64;

@@ -1,6 +1,6 @@
 //! What core's replication machine wants, carried out: the log, the streams, the answers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
@@ -10,7 +10,7 @@ use hotpair_core::pair::Moment;
 use hotpair_core::pair::fact::{Fact, TablesFact};
 use hotpair_core::pair::identity::{Epoch, Identity};
 use hotpair_core::tables::SESSIONS;
-use hotpair_core::tables::change::{ReplyPlan, Request, Verdict};
+use hotpair_core::tables::change::{Refusal, ReplyPlan, Request, Verdict};
 use hotpair_core::tables::replication::{Follow, FromMaster, Replication, TablesEffect};
 use hotpair_core::tables::store::Store;
 use hotpair_core::tables::writer::Batch;
@@ -54,8 +54,8 @@ pub(crate) struct Hands {
     line: Option<MasterLine>,
     /// The last record of the log.
     head: Arc<AtomicU64>,
-    /// A batch that the disk had no room for.
-    stuck: Option<Batch>,
+    /// Batches that the disk had no room for, in order: one, or at the beginning of a mastership two.
+    stuck: VecDeque<Batch>,
     failed: bool,
     remembered: Remembered,
     remember_at: Option<Moment>,
@@ -116,7 +116,7 @@ impl Hands {
             dials: 0,
             line: None,
             head,
-            stuck: None,
+            stuck: VecDeque::new(),
             failed: false,
             remembered,
             remember_at: None,
@@ -127,9 +127,15 @@ impl Hands {
 
     // --- looks
 
-    /// The disk has no room: nothing but orders and time is taken.
-    pub(super) fn stuck(&self) -> bool {
-        self.stuck.is_some() || self.failed
+    /// The disk takes nothing.
+    fn stuck(&self) -> bool {
+        !self.stuck.is_empty() || self.failed
+    }
+
+    /// Whether words of redo streams can be taken. A standby's may be records for the disk. A
+    /// master's only tell what its peer holds: unheard for long, the peer would be given up.
+    pub(super) fn listens(&self) -> bool {
+        !self.stuck() || !self.failed && self.replication.epoch().is_some()
     }
 
     /// When `take_time` is to be called at the latest.
@@ -171,13 +177,16 @@ impl Hands {
             }
             Order::Prepare { epoch } => self.prepare(now, epoch, &mut fx),
             Order::StandDown => {
+                let was_master = self.replication.epoch().is_some();
                 let store = self.store.clone();
                 let mut store = store.write().unwrap_or_else(PoisonError::into_inner);
                 self.replication.stand_down(now, &mut store, &mut fx);
                 drop(store);
                 self.shipment = None;
-                if self.stuck.take().is_some() {
-                    // It was never in the log, and nobody was told that it was done.
+                // It was never in the log, and nobody was told that it was done. What a standby has
+                // no room for is in the master's log, and counted here already.
+                if was_master && !self.stuck.is_empty() {
+                    self.stuck.clear();
                     self.set_disk_full(false);
                 }
             }
@@ -214,12 +223,18 @@ impl Hands {
     pub(super) fn take_submissions(&mut self, submissions: impl Iterator<Item = Submitted>) {
         let mut fx = Vec::new();
         let epoch = self.replication.epoch();
+        let stuck = self.stuck();
         let shared = self.store.clone();
         {
             let store = shared.read().unwrap_or_else(PoisonError::into_inner);
             for Submitted { epoch: entered, mut request, answer } in submissions {
                 if Some(entered) != epoch {
                     let _ = answer.send(Verdict::Superseded);
+                    continue;
+                }
+                if stuck {
+                    let why = "the disk takes nothing now; nothing was executed".to_owned();
+                    let _ = answer.send(Verdict::Refused(Refusal::Busy(why)));
                     continue;
                 }
                 self.last_ticket += 1;
@@ -290,9 +305,13 @@ impl Hands {
 
     pub(super) fn take_time(&mut self) {
         let now = boot_clock::now();
-        if let Some(batch) = self.stuck.take() {
+        let mut stuck = std::mem::take(&mut self.stuck);
+        while self.stuck.is_empty()
+            && let Some(batch) = stuck.pop_front()
+        {
             self.append(batch);
         }
+        self.stuck.append(&mut stuck);
         if self.remember_at.is_some_and(|at| now >= at) {
             self.remember_at = None;
             self.disk.remember(self.remembered);
@@ -375,6 +394,10 @@ impl Hands {
     }
 
     fn append(&mut self, batch: Batch) {
+        if !self.stuck.is_empty() {
+            self.stuck.push_back(batch);
+            return;
+        }
         match self.disk.append(&batch) {
             AppendOutcome::Done => {
                 if self.tables_full() {
@@ -399,7 +422,7 @@ impl Hands {
                     tracing::error!("{what}; nothing is acknowledged until there is room");
                     self.set_disk_full(true);
                 }
-                self.stuck = Some(batch);
+                self.stuck.push_back(batch);
             }
             AppendOutcome::Failed(what) => self.fail(what),
         }

@@ -46,17 +46,16 @@ async fn turn(mut hands: Hands, mut queues: Queues) {
                 Some(order) => hands.take_order(order),
                 None => return hands.end(),
             },
-            Some(event) = queues.events.recv(), if !hands.stuck() => {
+            Some(event) = queues.events.recv(), if hands.listens() => {
                 hands.take_event(event);
                 // What came meanwhile is taken in one turn.
-                while let Ok(event) = queues.events.try_recv() {
+                while hands.listens()
+                    && let Ok(event) = queues.events.try_recv()
+                {
                     hands.take_event(event);
-                    if hands.stuck() {
-                        break;
-                    }
                 }
             }
-            count = queues.submissions.recv_many(&mut taken, TURN_MAX), if !hands.stuck() => {
+            count = queues.submissions.recv_many(&mut taken, TURN_MAX) => {
                 if count > 0 {
                     hands.take_submissions(taken.drain(..));
                 }

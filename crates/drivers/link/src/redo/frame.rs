@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 
 use hotpair_core::pair::identity::{Epoch, Incarnation, NodeId};
 use hotpair_core::tables::position::{EpochStart, History, STARTS_MAX};
-use hotpair_core::tables::record::{self, RECORD_VERSION, RecordError};
+use hotpair_core::tables::record::{Decoder, RECORD_VERSION, RecordError};
 use hotpair_core::tables::replication::{Follow, FromMaster};
 use hotpair_core::tables::snapshot::{decode_piece, encode_piece};
 use serde::{Deserialize, Serialize};
@@ -185,9 +185,9 @@ pub(super) enum MasterFrame {
 /// Records as they stand in a frame or a file.
 pub(super) fn records_of(bytes: Vec<u8>) -> Result<FromMaster, RedoFrameError> {
     let mut records = Vec::with_capacity(bytes.len() / 128);
-    let mut rest = &bytes[..];
+    let (mut rest, mut decoder) = (&bytes[..], Decoder::default());
     while !rest.is_empty() {
-        let (record, size) = record::decode(rest)?;
+        let (record, size) = decoder.decode(rest)?;
         records.push(record);
         rest = &rest[size..];
     }
