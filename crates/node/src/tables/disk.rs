@@ -61,18 +61,21 @@ impl Disk {
         clean: bool,
     ) -> Result<(Self, Recovered, Remembered)> {
         let (mut journal, mut recovered) = Journal::open(directory, durability)?;
-        if clean {
-            journal.clear().context("the tables cannot be emptied")?;
-            recovered = journal.reopen()?;
-            tracing::info!("clean start: the tables were emptied");
-        }
-        let remembered = match journal.read_small(remembered::FILE)? {
+        let mut remembered = match journal.read_small(remembered::FILE)? {
             Some(bytes) => Remembered::read(&bytes).map_err(|what| {
                 let path = directory.join(remembered::FILE);
                 anyhow::anyhow!("{} cannot be read: {what}", path.display())
             })?,
             None => Remembered::default(),
         };
+        if clean {
+            // The log may know of a newer epoch, and an epoch never comes again.
+            remembered.epoch = remembered.epoch.max(recovered.history.position().epoch);
+            journal.write_small(remembered::FILE, &remembered.bytes())?;
+            journal.clear().context("the tables cannot be emptied")?;
+            recovered = journal.reopen()?;
+            tracing::info!("clean start: the tables were emptied");
+        }
         let disk = Self {
             journal,
             full: false,
