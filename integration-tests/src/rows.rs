@@ -42,6 +42,13 @@ impl Client {
         Self::login(pair.nodes.iter().map(hotpair_lab::node::Node::client).collect(), user)
     }
 
+    /// The same session, used at these nodes.
+    #[must_use]
+    pub fn at(self, nodes: Vec<Http>) -> Self {
+        let nodes = nodes.into_iter().map(|node| node.with_limit(CALL_LIMIT)).collect();
+        Self { nodes, ..self }
+    }
+
     /// Calls a function of one node, once: the whole answer.
     pub fn call(&self, node: usize, function: u32, arguments: &Value) -> Result<Value> {
         self.nodes[node].post("/v1/call", &self.body(function, arguments))?.json()

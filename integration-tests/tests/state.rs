@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use hotpair_integration_tests::data_steps::{
     alerted, does_not_serve, log, order, program, same_rows_at_the_other, says_why, was_ordered,
 };
@@ -13,7 +13,6 @@ use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::rows::{Client, files};
 use hotpair_integration_tests::steps::{LIMIT, serves};
 use hotpair_integration_tests::table_lab::{Options, TableLab};
-use hotpair_integration_tests::znodes::Znodes;
 use hotpair_lab::checker::Enough;
 use hotpair_lab::node::hotpair;
 use hotpair_lab::table_load::{Plan, TableLoad};
@@ -256,28 +255,42 @@ fn both_ask_to_be_adopted(lab: &TableLab) {
     }
 }
 
-/// The data in ZooKeeper is adopted at the node that was master in this epoch.
+/// The data in ZooKeeper is adopted at the node that was master in this epoch, then at the other.
 fn adopt(lab: &mut TableLab, client: &Client, master: usize, epoch: u64) {
     let (code, said) = order(&lab.pair.nodes[master], &["adopt"]).unwrap();
     assert_eq!(code, 0, "{said}");
-    assert_eq!(lab.in_sync().unwrap(), master);
-    assert!(lab.epoch(master).unwrap() > epoch, "epochs only grow");
+    assert!(serves(&lab.pair, master).unwrap() > epoch, "epochs only grow");
     assert_eq!(client.value("row").unwrap().as_deref(), Some("kept"));
     assert_eq!(client.heartbeat().unwrap(), 0);
     client.put("row", "changed").unwrap();
+    // What the other one has may be all that is left: it is not given up unasked.
+    let other = &lab.pair.nodes[1 - master];
+    alerted(other, "ensemble_mismatch").unwrap();
+    let (code, said) = order(other, &["adopt"]).unwrap();
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(lab.in_sync().unwrap(), master);
     same_rows_at_the_other(lab, client).unwrap();
+    assert_eq!(client.value("row").unwrap().as_deref(), Some("changed"));
+    assert_eq!(client.heartbeat().unwrap(), 0);
 }
 
-#[test]
-fn a_pair_at_an_empty_zookeeper_serves_once_it_is_adopted_with_all_rows() {
-    let _turn = Exclusive::acquire().unwrap();
-    let mut lab = TableLab::new(&Options::default()).unwrap();
+/// A pair with a row, its master and the epoch.
+fn with_a_row() -> (TableLab, Client, usize, u64) {
+    let lab = TableLab::new(&Options::default()).unwrap();
     let client = Client::of(&lab.pair, &lab.user).unwrap();
     client.put("row", "kept").unwrap();
     let master = lab.in_sync().unwrap();
     let epoch = lab.epoch(master).unwrap();
-    for node in &mut lab.pair.nodes {
-        node.stop(LIMIT).unwrap();
+    (lab, client, master, epoch)
+}
+
+#[test]
+fn a_pair_started_at_an_empty_zookeeper_serves_once_it_is_adopted_with_all_rows() {
+    let _turn = Exclusive::acquire().unwrap();
+    let (mut lab, client, master, epoch) = with_a_row();
+    // The master last, which so remains the last one.
+    for node in [1 - master, master] {
+        lab.pair.nodes[node].stop(LIMIT).unwrap();
     }
     lab.zookeeper = ZooKeeper::standalone().unwrap();
     for node in &mut lab.pair.nodes {
@@ -289,29 +302,84 @@ fn a_pair_at_an_empty_zookeeper_serves_once_it_is_adopted_with_all_rows() {
 }
 
 #[test]
-fn a_pair_whose_znodes_are_deleted_stops_and_serves_once_it_is_adopted() {
+fn a_pair_whose_zookeeper_loses_its_data_stops_and_serves_once_it_is_adopted() {
     let _turn = Exclusive::acquire().unwrap();
-    let mut lab = TableLab::new(&Options::default()).unwrap();
-    let client = Client::of(&lab.pair, &lab.user).unwrap();
-    client.put("row", "kept").unwrap();
-    let master = lab.in_sync().unwrap();
-    let epoch = lab.epoch(master).unwrap();
-    let znodes = Znodes::connect(&lab.zookeeper.addresses()).unwrap();
-    eventually(LIMIT, "all znodes are deleted", || {
-        delete_all(&znodes, "/hotpair")?;
-        let left = znodes.below("/hotpair")?;
-        ensure!(left.is_empty(), "{left:?}");
-        Ok(())
-    })
-    .unwrap();
+    let (mut lab, client, master, epoch) = with_a_row();
+    lab.zookeeper.kill(0).unwrap();
+    lab.zookeeper.wipe(0).unwrap();
+    lab.zookeeper.start_again(0).unwrap();
+    lab.zookeeper.wait_until_serving().unwrap();
     both_ask_to_be_adopted(&lab);
     adopt(&mut lab, &client, master, epoch);
 }
 
-/// Somebody may make new ones meanwhile.
-fn delete_all(znodes: &Znodes, path: &str) -> Result<()> {
-    for name in znodes.below(path)? {
-        delete_all(znodes, &format!("{path}/{name}"))?;
+#[test]
+fn a_pair_moved_to_another_root_is_adopted_where_the_data_is_and_an_empty_peer_follows() {
+    let _turn = Exclusive::acquire().unwrap();
+    let (mut lab, client, master, epoch) = with_a_row();
+    for node in [1 - master, master] {
+        let node = &mut lab.pair.nodes[node];
+        node.stop(LIMIT).unwrap();
+        node.settings.root = "/elsewhere".to_owned();
     }
-    znodes.delete(path)
+    fs::remove_dir_all(&lab.pair.nodes[1 - master].settings.directory).unwrap();
+    lab.start(master).unwrap();
+    says_why(&lab.pair.nodes[master], &["hotpair adopt"]).unwrap();
+    lab.start(1 - master).unwrap();
+    for node in &lab.pair.nodes {
+        does_not_serve(node).unwrap();
+    }
+    let (code, said) = order(&lab.pair.nodes[master], &["adopt"]).unwrap();
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(lab.in_sync().unwrap(), master, "the one with data");
+    assert!(lab.epoch(master).unwrap() > epoch, "epochs only grow");
+    assert_eq!(client.heartbeat().unwrap(), 0);
+    same_rows_at_the_other(&mut lab, &client).unwrap();
+    assert_eq!(client.value("row").unwrap().as_deref(), Some("kept"));
+}
+
+#[test]
+fn acknowledged_locally_changes_need_no_standby_and_what_a_promotion_loses_is_set_aside() {
+    let _turn = Exclusive::acquire().unwrap();
+    let local = vec![("HOTPAIR__TABLES__ACK".to_owned(), "local".to_owned())];
+    let mut lab = TableLab::new(&Options { environment: local, ..Options::default() }).unwrap();
+    let client = Client::of(&lab.pair, &lab.user).unwrap();
+    client.put("both", "1").unwrap();
+    let master = lab.in_sync().unwrap();
+    lab.freeze(1 - master).unwrap();
+    for number in 0..20 {
+        // What is sent before the standby is given up it may still find when it is thawed.
+        if number == 10 {
+            alerted(&lab.pair.nodes[master], "replication_behind").unwrap();
+        }
+        let told = client.put_at(master, &format!("alone-{number}"), "1").unwrap();
+        assert_eq!(told["error_no"], 0, "{told}");
+    }
+    lab.kill(master).unwrap();
+    lab.thaw(1 - master).unwrap();
+    serves(&lab.pair, 1 - master).unwrap();
+    assert_eq!(client.value("both").unwrap().as_deref(), Some("1"));
+    client.put("after", "1").unwrap();
+    lab.start(master).unwrap();
+    assert_eq!(lab.in_sync().unwrap(), 1 - master);
+    assert_eq!(client.value("alone-19").unwrap(), None, "as was configured");
+    let node = &lab.pair.nodes[master];
+    assert_eq!(files(&node.settings.directory, "aside-").unwrap().len(), 1);
+    alerted(node, "divergence").unwrap();
+    same_rows_at_the_other(&mut lab, &client).unwrap();
+}
+
+#[test]
+fn a_pair_that_brings_each_change_to_the_disk_keeps_them_through_a_kill() {
+    let _turn = Exclusive::acquire().unwrap();
+    let disk = vec![("HOTPAIR__TABLES__DURABILITY".to_owned(), "disk".to_owned())];
+    let mut lab = TableLab::new(&Options { environment: disk, ..Options::default() }).unwrap();
+    let load = load(&lab);
+    let master = lab.in_sync().unwrap();
+    lab.kill(master).unwrap();
+    serves(&lab.pair, 1 - master).unwrap();
+    lab.start(master).unwrap();
+    lab.in_sync().unwrap();
+    goes_on(&load);
+    judge(&mut lab, load, 2);
 }

@@ -198,6 +198,14 @@ impl ZooKeeper {
         self.servers[server].start()
     }
 
+    /// Takes everything that a killed or stopped server keeps: it starts again as a new one.
+    pub fn wipe(&self, server: usize) -> Result<()> {
+        let Server { folder, process, .. } = &self.servers[server];
+        ensure!(process.is_none(), "server {server} runs");
+        let kept = folder.join("data").join("version-2");
+        fs::remove_dir_all(&kept).with_context(|| format!("cannot remove {}", kept.display()))
+    }
+
     /// Stops the server from running (SIGSTOP), connections open.
     pub fn freeze(&self, server: usize) -> Result<()> {
         self.servers[server].running()?.freeze()
