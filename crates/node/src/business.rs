@@ -33,7 +33,10 @@ pub(crate) struct Business {
 impl Business {
     /// Binds the port and begins to serve, as far as the gate lets pass.
     pub(crate) fn start(config: &NodeConfig, parts: BusinessParts) -> Result<Self> {
+        // One core is left to the tables' thread, which has as much to do with each change.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads((cores - 1).max(1))
             .thread_name("business")
             .enable_all()
             .build()?;

@@ -57,6 +57,14 @@ async fn turn(mut hands: Hands, mut queues: Queues) {
             }
             count = queues.submissions.recv_many(&mut taken, TURN_MAX) => {
                 if count > 0 {
+                    // Whoever is about to ask comes along: one write, one frame and one word of the
+                    // peer for more of them. Costs nothing where nobody else wants the core.
+                    std::thread::yield_now();
+                    while taken.len() < TURN_MAX
+                        && let Ok(submission) = queues.submissions.try_recv()
+                    {
+                        taken.push(submission);
+                    }
                     hands.take_submissions(taken.drain(..));
                 }
             }
