@@ -190,8 +190,9 @@ impl World {
                 None => false,
             });
         }
-        let missing =
-            self.check.must.iter().find(|(epoch, must)| !holds(history, (**epoch, must.0)));
+        // A mastership that was over before its order came begins late, and serves nobody.
+        let earlier = self.check.must.range(..epoch.0);
+        let missing = earlier.into_iter().find(|(epoch, must)| !holds(history, (**epoch, must.0)));
         if let Some((lost, (number, rule))) = missing {
             let (what, head) = (NAMES[host], history.head());
             let what = format!(

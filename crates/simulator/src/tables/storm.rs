@@ -531,7 +531,6 @@ impl World {
             {
                 self.heal(host, heal);
             }
-            self.after(50 * MS, Event::Start { host });
         }
         self.after(2_000 * MS, Event::Ending);
     }
