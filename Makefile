@@ -26,7 +26,7 @@ demo: cargo-present ## a pair on a real ZooKeeper, broken in every way it knows;
 
 test: cargo-present install-test-needs planted ## all tests, with real ZooKeeper servers, networks and tools
 	$(CARGO) build --locked --workspace --bins
-	$(CARGO) test --locked -p hotpair-simulator --features planted-bugs --test planted_bugs
+	$(CARGO) test --locked -p hotpair-simulator --features planted-bugs --test planted_bugs --test tables
 	$(CARGO) test --locked --workspace --no-fail-fast
 
 check: cargo-present ## format, lints, documentation, rings, house rules; writes nothing

@@ -1,8 +1,6 @@
 //! A Rust function of somebody else's, in a real pair: it sees its session and the tables, and what it
 //! does is done once, whatever dies.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests, which report by panicking")]
-
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};

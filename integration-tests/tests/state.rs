@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which report by panicking")]
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::ensure;
 use hotpair_integration_tests::data_steps::{
@@ -16,8 +17,11 @@ use hotpair_integration_tests::table_lab::{Options, TableLab};
 use hotpair_lab::checker::Enough;
 use hotpair_lab::node::hotpair;
 use hotpair_lab::table_load::{Plan, TableLoad};
-use hotpair_lab::wait::eventually;
+use hotpair_lab::wait::{eventually, throughout};
 use hotpair_lab::zookeeper::ZooKeeper;
+
+/// Longer than a silent follower, or a silent master, is borne.
+const A_LONG_TIME: Duration = Duration::from_secs(15);
 
 fn load(lab: &TableLab) -> TableLoad {
     let user = lab.user.clone();
@@ -325,7 +329,7 @@ fn a_pair_moved_to_another_root_is_adopted_where_the_data_is_and_an_empty_peer_f
     fs::remove_dir_all(&lab.pair.nodes[1 - master].settings.directory).unwrap();
     lab.start(master).unwrap();
     says_why(&lab.pair.nodes[master], &["hotpair adopt"]).unwrap();
-    lab.start(1 - master).unwrap();
+    lab.pair.nodes[1 - master].start_and_wait().unwrap();
     for node in &lab.pair.nodes {
         does_not_serve(node).unwrap();
     }
@@ -346,6 +350,13 @@ fn acknowledged_locally_changes_need_no_standby_and_what_a_promotion_loses_is_se
     let client = Client::of(&lab.pair, &lab.user).unwrap();
     client.put("both", "1").unwrap();
     let master = lab.in_sync().unwrap();
+    eventually(LIMIT, "the standby has what was acknowledged here alone", || {
+        let figures = lab.pair.nodes[master].admin().get("/metrics")?.body;
+        let lag = figures.lines().find(|line| line.starts_with("hotpair_redo_lag_records"));
+        ensure!(lag.is_some_and(|line| line.ends_with(" 0")), "{lag:?}");
+        Ok(())
+    })
+    .unwrap();
     lab.freeze(1 - master).unwrap();
     for number in 0..20 {
         // What is sent before the standby is given up it may still find when it is thawed.
@@ -382,4 +393,20 @@ fn a_pair_that_brings_each_change_to_the_disk_keeps_them_through_a_kill() {
     lab.in_sync().unwrap();
     goes_on(&load);
     judge(&mut lab, load, 2);
+}
+
+#[test]
+fn an_idle_pair_stays_in_sync_over_one_stream() {
+    let _turn = Exclusive::acquire().unwrap();
+    let lab = TableLab::new(&Options::default()).unwrap();
+    let master = &lab.pair.nodes[lab.in_sync().unwrap()];
+    let came = || log(master).unwrap().matches("the peer wants to follow").count();
+    let before = came();
+    throughout(A_LONG_TIME, "it is in sync", || {
+        let role = master.admin().get_json("/role")?;
+        ensure!(role["in_sync"] == true, "{role}");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(came(), before, "{}", log(master).unwrap());
 }

@@ -1,4 +1,4 @@
-//! The one binary. `main` is a table of contents; each command has its file in [`commands`].
+//! The one binary. `main` is a table of contents; each command has its file in `commands`.
 
 mod boot_clock;
 mod business;

@@ -14,10 +14,12 @@ use hotpair_admin::{Health, Snapshot};
 use hotpair_coordinator::FunctionEntry;
 use hotpair_core::pair::Node;
 use hotpair_core::pair::fact::Fact;
+use hotpair_core::services::dataset::LoadMode;
 use hotpair_ctl::Outcome;
 use hotpair_gateway::{Catalogue, GateKeeper, Registered, Sessions, Whereabouts};
 use hotpair_link::LinkDriver;
 use hotpair_protocol::Addresses;
+use hotpair_store::DatasetSpec;
 use tokio::sync::{mpsc, watch};
 
 use crate::business::{Business, BusinessParts};
@@ -30,7 +32,8 @@ use crate::ledger::{Ledger, LedgerParts};
 use crate::operators::{self, Shown};
 use crate::supervisor::Supervisor;
 use crate::tables::TablesThread;
-use crate::{boot_clock, gate_log, settings, writer};
+use crate::writer::{self, Writer};
+use crate::{boot_clock, gate_log, settings};
 
 /// What a node is told on the command line.
 #[derive(Debug, clap::Args)]
@@ -58,6 +61,30 @@ pub(crate) fn run(arguments: &NodeArguments, functions: Vec<Registered>) -> Resu
     let datasets = settings::datasets(&config)
         .map_err(|problems| super::config_error(&arguments.config, problems))?;
     let directory = DataDirectory::open(&config.tables.directory)?;
+    let (control, writers) = assemble(&config, arguments.clean, datasets, functions, &directory)?;
+    tracing::info!(
+        pair = config.pair, node = config.node, client = %config.listen.client,
+        admin = %config.listen.admin, peer = ?config.listen.peer,
+        peer_admin = config.peer.as_ref().and_then(|peer| peer.admin.as_deref()), "node starts"
+    );
+    let thread = std::thread::Builder::new().name("control".to_owned());
+    let ended = thread.spawn(move || control.run())?.join();
+    writer::wait_for(&writers);
+    tracing::info!("node ends");
+    ended.map_err(|_| anyhow::anyhow!("the control thread panicked"))??;
+    drop(directory);
+    Ok(Outcome::Done)
+}
+
+/// Starts every thread but the control thread, binds every port, and gives what the control thread is to
+/// run with, and the writers of files that are to be waited for at the end.
+fn assemble(
+    config: &NodeConfig,
+    clean: bool,
+    datasets: Vec<(DatasetSpec, LoadMode)>,
+    functions: Vec<Registered>,
+    directory: &DataDirectory,
+) -> Result<(Control, [Writer; 3])> {
     let (journal, journal_writer) = Journal::open(directory.file("journal.jsonl"))?;
     let (gate_lines, gate_writer) = gate_log::start(&directory.file("gates.jsonl"), &config.node)?;
     let keeper = GateKeeper::new(Some(gate_lines));
@@ -66,11 +93,11 @@ pub(crate) fn run(arguments: &NodeArguments, functions: Vec<Registered>) -> Resu
     let catalogue = Arc::new(Catalogue::with_library(functions)?);
     let whereabouts: Arc<ArcSwap<Whereabouts>> = Arc::default();
     let health = Arc::new(Health::new());
-    let me = settings::identity(&config, &directory);
-    let pair = settings::pair_settings(&config);
+    let me = settings::identity(config, directory);
+    let pair = settings::pair_settings(config);
     let first = Node::new(boot_clock::now(), pair.clone(), me.clone()).view(boot_clock::now());
     let (published, snapshots) =
-        watch::channel(Arc::new(first_snapshot(&config, first, &catalogue)));
+        watch::channel(Arc::new(first_snapshot(config, first, &catalogue)));
     let ledger = Ledger::new(LedgerParts {
         published,
         whereabouts: whereabouts.clone(),
@@ -79,14 +106,13 @@ pub(crate) fn run(arguments: &NodeArguments, functions: Vec<Registered>) -> Resu
         datasets: datasets.clone(),
     });
     let link = match &config.peer {
-        Some(peer) => Some((peer.address.clone(), bind_peer(&config)?)),
+        Some(peer) => Some((peer.address.clone(), bind_peer(config)?)),
         None => None,
     };
-    let tables =
-        TablesThread::start(settings::tables(&config, arguments.clean), &me, facts.0.clone())?;
-    let sessions = Arc::new(Sessions::new(tables.tables.clone(), settings::sessions(&config)));
+    let tables = TablesThread::start(settings::tables(config, clean), &me, facts.0.clone())?;
+    let sessions = Arc::new(Sessions::new(tables.tables.clone(), settings::sessions(config)));
     let business = Business::start(
-        &config,
+        config,
         BusinessParts {
             gate: keeper.gate(),
             catalogue: catalogue.clone(),
@@ -94,13 +120,13 @@ pub(crate) fn run(arguments: &NodeArguments, functions: Vec<Registered>) -> Resu
             whereabouts,
             tables: tables.tables.clone(),
             sessions: sessions.clone(),
-            settings: settings::clients(&config),
+            settings: settings::clients(config),
         },
     )?;
     let (commands, orders) = mpsc::channel(16);
     let shown = Shown { snapshots, health, commands };
     let watched = operators::start(
-        &config,
+        config,
         shown,
         keeper.gate(),
         business.meters.clone(),
@@ -111,7 +137,7 @@ pub(crate) fn run(arguments: &NodeArguments, functions: Vec<Registered>) -> Resu
     let control = Control {
         settings: pair,
         me,
-        zookeeper: settings::zookeeper_settings(&config, functions),
+        zookeeper: settings::zookeeper_settings(config, functions),
         link,
         gate: keeper,
         datasets,
@@ -126,18 +152,7 @@ pub(crate) fn run(arguments: &NodeArguments, functions: Vec<Registered>) -> Resu
             ("admin", watched),
         ]),
     };
-    tracing::info!(
-        pair = config.pair, node = config.node, client = %config.listen.client,
-        admin = %config.listen.admin, peer = ?config.listen.peer,
-        peer_admin = config.peer.as_ref().and_then(|peer| peer.admin.as_deref()), "node starts"
-    );
-    let thread = std::thread::Builder::new().name("control".to_owned());
-    let ended = thread.spawn(move || control.run())?.join();
-    writer::wait_for(&[tables.writer, journal_writer, gate_writer]);
-    tracing::info!("node ends");
-    ended.map_err(|_| anyhow::anyhow!("the control thread panicked"))??;
-    drop(directory);
-    Ok(Outcome::Done)
+    Ok((control, [tables.writer, journal_writer, gate_writer]))
 }
 
 /// A crowd at one door must not take the descriptors of the link and of ZooKeeper's session: the

@@ -15,19 +15,21 @@ use hotpair_core::tables::replication::{Follow, FromMaster, Replication, TablesE
 use hotpair_core::tables::store::Store;
 use hotpair_core::tables::writer::Batch;
 use hotpair_gateway::Tables;
-use hotpair_link::redo::{self, Feed, MasterLine, RedoEvent, Shipment, Start};
+use hotpair_link::redo::{self, Feed, MasterLine, RedoEvent, Shipment, Standby, Start};
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::{self, AppendOutcome, Disk};
 use super::figures::Figures;
 use super::remembered::Remembered;
-use super::{Order, Submitted, TablesSettings};
+use super::{AtPromotion, Order, Submitted, TablesSettings};
 use crate::boot_clock;
 
 /// Verdicts of the node's own requests go nowhere.
 const NOBODY: u64 = 0;
 /// The timer goes off at least this often.
 const LOOK_MS: u64 = 200;
+/// A peer bears a silence of a few of these.
+const REASSURE_EVERY_MS: u64 = 1_000;
 /// What is remembered is written this long after it changed, so that no takeover waits for it.
 const REMEMBER_AFTER_MS: u64 = 100;
 
@@ -43,7 +45,7 @@ pub(crate) struct Hands {
     pair: String,
     peer: Option<String>,
     peer_directory: Option<PathBuf>,
-    at_promotion: Box<dyn Fn(&Store) -> Vec<hotpair_core::tables::change::Operation> + Send>,
+    at_promotion: AtPromotion,
     waiting: HashMap<u64, oneshot::Sender<Verdict>>,
     last_ticket: u64,
     /// Followers that came, by number, until the machine says what is to become of them.
@@ -56,6 +58,8 @@ pub(crate) struct Hands {
     head: Arc<AtomicU64>,
     /// Batches that the disk had no room for, in order: one, or at the beginning of a mastership two.
     stuck: VecDeque<Batch>,
+    /// When the peer is to hear of a master whose disk is full.
+    reassure_at: Moment,
     failed: bool,
     remembered: Remembered,
     remember_at: Option<Moment>,
@@ -117,6 +121,7 @@ impl Hands {
             line: None,
             head,
             stuck: VecDeque::new(),
+            reassure_at: Moment(0),
             failed: false,
             remembered,
             remember_at: None,
@@ -167,10 +172,10 @@ impl Hands {
         });
     }
 
-    pub(super) fn take_order(&mut self, order: Order) {
+    pub(super) fn take_order(&mut self, order: &Order) {
         let now = boot_clock::now();
         let mut fx = Vec::new();
-        match order {
+        match *order {
             Order::Prepare { epoch } if self.stuck() => {
                 let what = "the disk with the tables' log takes nothing".to_owned();
                 self.facts.push(Fact::PromotionFailed { epoch, what });
@@ -312,6 +317,7 @@ impl Hands {
             self.append(batch);
         }
         self.stuck.append(&mut stuck);
+        self.reassure(now);
         if self.remember_at.is_some_and(|at| now >= at) {
             self.remember_at = None;
             self.disk.remember(self.remembered);
@@ -335,6 +341,22 @@ impl Hands {
         let whole = self.replication.complete() && !self.failed;
         let needed = self.shipment.as_ref().map_or(u64::MAX, |(_, shipment)| shipment.needs());
         self.disk.tend(whole, needed, &self.store, self.replication.history(), &self.head);
+    }
+
+    /// While the disk has no room the master's machine has nothing to compare: what it committed last
+    /// is not written. Its peer is told so often what is, or it would take the silence for a death.
+    fn reassure(&mut self, now: Moment) {
+        if self.stuck.is_empty() || self.replication.epoch().is_none() || now < self.reassure_at {
+            return;
+        }
+        self.reassure_at = now + REASSURE_EVERY_MS;
+        let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        let head = self.head.load(Ordering::Acquire);
+        if store.applied() == head {
+            let digests = store.digests().filter(|(_, digest)| digest.0 != 0);
+            let digests = digests.map(|(name, digest)| (name.to_string(), digest.0)).collect();
+            self.feed.digests(head, digests);
+        }
     }
 
     /// The process ends: what must be kept is.
@@ -490,7 +512,8 @@ impl Hands {
         let epoch = self.replication.epoch().unwrap_or_default();
         let shipped = self.disk.reader(after + 1).and_then(|files| {
             let events = self.events.clone();
-            redo::ship(connection, epoch, stream, directory, start, &self.feed, files, events)
+            let standby = Standby { connection, epoch, stream, directory };
+            redo::ship(standby, start, &self.feed, files, events)
                 .context("a redo stream cannot be started")
         });
         match shipped {

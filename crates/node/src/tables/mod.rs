@@ -68,8 +68,11 @@ pub(crate) struct TablesSettings {
     /// How long a session may be silent; only shown here.
     pub(crate) idle_timeout_ms: u64,
     /// What is done first in each mastership, for the store as it is then.
-    pub(crate) at_promotion: Box<dyn Fn(&Store) -> Vec<Operation> + Send>,
+    pub(crate) at_promotion: AtPromotion,
 }
+
+/// What a mastership begins with, for the store as it is then.
+pub(crate) type AtPromotion = Box<dyn Fn(&Store) -> Vec<Operation> + Send>;
 
 /// The near end of the tables' thread.
 pub(crate) struct TablesThread {

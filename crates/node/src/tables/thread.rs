@@ -43,7 +43,7 @@ async fn turn(mut hands: Hands, mut queues: Queues) {
         tokio::select! {
             biased;
             order = queues.orders.recv() => match order {
-                Some(order) => hands.take_order(order),
+                Some(order) => hands.take_order(&order),
                 None => return hands.end(),
             },
             Some(event) = queues.events.recv(), if hands.listens() => {

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// Bytes of the log kept in memory.
 const BYTES_MAX: usize = 64 << 20;
+/// What a digest takes besides its table's name.
+const DIGEST_BYTES: usize = 64;
 /// Bytes taken at a time.
 const TAKE_BYTES: usize = 1 << 20;
 
@@ -29,12 +31,26 @@ struct Kept {
     bytes: usize,
     /// The last record that was appended to the log, whether it is kept or not.
     head: u64,
+    /// How often digests came.
+    rounds: u64,
 }
 
 #[derive(Clone, Debug)]
 enum Item {
     Records { first: u64, last: u64, bytes: Arc<Vec<u8>> },
-    Digests { number: u64, digests: Arc<Vec<(String, u128)>> },
+    Digests { number: u64, round: u64, digests: Arc<Vec<(String, u128)>> },
+}
+
+impl Item {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Records { bytes, .. } => bytes.len(),
+            Self::Digests { digests, .. } => {
+                let each = digests.iter().map(|(name, _)| DIGEST_BYTES + name.len());
+                DIGEST_BYTES + each.sum::<usize>()
+            }
+        }
+    }
 }
 
 /// What comes after a record.
@@ -42,8 +58,8 @@ enum Item {
 pub(super) enum Next {
     /// These records, up to this one.
     Records(Vec<Arc<Vec<u8>>>, u64),
-    /// The digests of just this place in the log.
-    Digests(u64, Arc<Vec<(String, u128)>>),
+    /// The digests of just this place in the log, and their round.
+    Digests(u64, u64, Arc<Vec<(String, u128)>>),
     /// It is not kept any more: look into the files, up to this record.
     Gone(u64),
     /// There is nothing more yet.
@@ -53,7 +69,9 @@ pub(super) enum Next {
 impl Feed {
     /// The log ends at this record; nothing of it is kept in memory.
     pub fn reset(&self, head: u64) {
-        *self.kept() = Kept { head, ..Kept::default() };
+        let mut kept = self.kept();
+        *kept = Kept { head, rounds: kept.rounds, ..Kept::default() };
+        drop(kept);
         self.shared.more.notify_all();
     }
 
@@ -62,21 +80,22 @@ impl Feed {
         let mut kept = self.kept();
         let first = kept.head + 1;
         kept.head = last;
-        kept.bytes += bytes.len();
-        kept.items.push_back(Item::Records { first, last, bytes: Arc::new(bytes) });
-        while kept.bytes > BYTES_MAX && kept.items.len() > 1 {
-            if let Some(Item::Records { bytes, .. }) = kept.items.pop_front() {
-                kept.bytes -= bytes.len();
-            }
-        }
+        kept.push(Item::Records { first, last, bytes: Arc::new(bytes) });
         drop(kept);
         self.shared.more.notify_all();
     }
 
-    /// The digests of the tables after this record, the last one.
+    /// The digests of the tables after this record, the last one. Each round of them is sent, also
+    /// when nothing has changed: by them both sides know that the other is there.
     pub fn digests(&self, number: u64, digests: Vec<(String, u128)>) {
-        let digests = Arc::new(digests);
-        self.kept().items.push_back(Item::Digests { number, digests });
+        let mut kept = self.kept();
+        kept.rounds += 1;
+        let item = Item::Digests { number, round: kept.rounds, digests: Arc::new(digests) };
+        if matches!(kept.items.back(), Some(Item::Digests { .. })) {
+            kept.pop_back();
+        }
+        kept.push(item);
+        drop(kept);
         self.shared.more.notify_all();
     }
 
@@ -91,8 +110,8 @@ impl Feed {
         self.shared.more.notify_all();
     }
 
-    /// What comes after record `after`; waits a little if there is nothing. `seen`: the digests that
-    /// were sent last, so that each is sent once.
+    /// What comes after record `after`; waits a little if there is nothing. `seen`: the round of the
+    /// digests that were sent last, so that each is sent once.
     pub(super) fn next(&self, after: u64, seen: u64, patience: Duration) -> Next {
         let kept = self.kept();
         if let Some(next) = kept.next(after, seen) {
@@ -109,13 +128,31 @@ impl Feed {
 }
 
 impl Kept {
+    fn push(&mut self, item: Item) {
+        self.bytes += item.bytes();
+        self.items.push_back(item);
+        while self.bytes > BYTES_MAX && self.items.len() > 1 {
+            if let Some(item) = self.items.pop_front() {
+                self.bytes -= item.bytes();
+            }
+        }
+    }
+
+    fn pop_back(&mut self) {
+        if let Some(item) = self.items.pop_back() {
+            self.bytes -= item.bytes();
+        }
+    }
+
     fn next(&self, after: u64, seen: u64) -> Option<Next> {
         let mut taken = Vec::new();
         let (mut last, mut bytes) = (after, 0);
         // From the end: what a shipper lacks is the newest, as a rule.
         let behind = |item: &Item| match item {
             Item::Records { last, .. } => *last > after,
-            Item::Digests { number, .. } => *number > after || *number == after && *number > seen,
+            Item::Digests { number, round, .. } => {
+                *number > after || *number == after && *round > seen
+            }
         };
         let skipped = self.items.iter().rev().take_while(|item| behind(item)).count();
         for item in self.items.range(self.items.len() - skipped..) {
@@ -131,9 +168,9 @@ impl Kept {
                     taken.push(records.clone());
                     last = *end;
                 }
-                Item::Digests { number, digests } => {
+                Item::Digests { number, round, digests } => {
                     if taken.is_empty() && *number == after {
-                        return Some(Next::Digests(*number, digests.clone()));
+                        return Some(Next::Digests(*number, *round, digests.clone()));
                     }
                     break;
                 }
@@ -162,10 +199,25 @@ mod tests {
         assert!(matches!(feed.next(9, 0, AT_ONCE), Next::Gone(13)));
         let Next::Records(records, 12) = feed.next(10, 0, AT_ONCE) else { panic!() };
         assert_eq!(*records[0], [1]);
-        assert!(matches!(feed.next(12, 0, AT_ONCE), Next::Digests(12, _)));
-        let Next::Records(records, 13) = feed.next(12, 12, AT_ONCE) else { panic!() };
+        let Next::Digests(12, round, _) = feed.next(12, 0, AT_ONCE) else { panic!() };
+        let Next::Records(records, 13) = feed.next(12, round, AT_ONCE) else { panic!() };
         assert_eq!(*records[0], [2]);
-        assert!(matches!(feed.next(13, 12, AT_ONCE), Next::Nothing));
+        assert!(matches!(feed.next(13, round, AT_ONCE), Next::Nothing));
+    }
+
+    #[test]
+    fn each_round_of_digests_of_the_same_place_is_sent_and_only_the_last_is_kept() {
+        let feed = Feed::default();
+        feed.reset(10);
+        feed.digests(10, Vec::new());
+        let Next::Digests(10, first, _) = feed.next(10, 0, AT_ONCE) else { panic!() };
+        assert!(matches!(feed.next(10, first, AT_ONCE), Next::Nothing));
+        for _ in 0..100 {
+            feed.digests(10, Vec::new());
+        }
+        assert_eq!(feed.kept().items.len(), 1);
+        let Next::Digests(10, last, _) = feed.next(10, first, AT_ONCE) else { panic!() };
+        assert!(matches!(feed.next(10, last, AT_ONCE), Next::Nothing));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub use feed::Feed;
 pub use follow::{MasterLine, OpenLog, dial};
 pub use frame::RedoFrameError;
 pub(crate) use frame::{Introduction, decode_follow, encode_follow};
-pub use ship::{LogReader, Shipment, Start, ship};
+pub use ship::{LogReader, Shipment, Standby, Start, ship};
 
 use std::net::TcpStream;
 

@@ -88,29 +88,39 @@ impl Drop for Shipment {
     }
 }
 
-/// Begins to ship. `directory`: the standby reads the files itself, and is told how far they go.
-/// `files` reads the log from the record after the start on.
+/// A standby that came, and the mastership in which it is shipped to.
+#[derive(Debug)]
+pub struct Standby {
+    /// Its number.
+    pub connection: u64,
+    /// The mastership.
+    pub epoch: Epoch,
+    /// Its connection.
+    pub stream: TcpStream,
+    /// It reads the files itself, and is told how far they go.
+    pub directory: bool,
+}
+
+/// Begins to ship. `files` reads the log from the record after the start on.
 ///
 /// # Errors
 /// When the threads cannot be started.
 pub fn ship(
-    connection: u64,
-    epoch: Epoch,
-    stream: TcpStream,
-    directory: bool,
+    standby: Standby,
     start: Start,
     feed: &Feed,
     files: Box<dyn LogReader>,
     events: mpsc::Sender<RedoEvent>,
 ) -> io::Result<Shipment> {
+    let Standby { connection, epoch, stream, directory } = standby;
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(WRITE_WITHIN))?;
     let ended = Arc::new(AtomicBool::new(false));
     let needs = Arc::new(std::sync::atomic::AtomicU64::new(start.after() + 1));
-    let (listening, told) = (stream.try_clone()?, events.clone());
+    let listening = stream.try_clone()?;
     std::thread::Builder::new()
         .name("redo acks".to_owned())
-        .spawn(move || listen(connection, listening, &told))?;
+        .spawn(move || listen(connection, listening, &events))?;
     let shipper = Shipper {
         connection,
         epoch,
@@ -220,8 +230,8 @@ impl Shipper {
                     }
                     after = last;
                 }
-                Next::Digests(number, digests) => {
-                    digests_seen = number;
+                Next::Digests(number, round, digests) => {
+                    digests_seen = round;
                     frame::write_digests(&mut self.out, number, &digests)?;
                 }
                 Next::Gone(head) if from_files => {
