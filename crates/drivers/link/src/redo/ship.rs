@@ -26,7 +26,7 @@ pub(super) const READ_BYTES: usize = 1 << 20;
 
 /// Reads the log from the disk, while it is written.
 pub trait LogReader: Debug + Send {
-    /// Appends whole records after the last ones read to `out`, some [`READ_BYTES`] at most and none
+    /// Appends whole records after the last ones read to `out`, some `bytes` at most and none
     /// after record `up_to`; the number of the last one read. No news: the last one as before.
     ///
     /// # Errors
