@@ -10,7 +10,7 @@
 //!     └─── Held{number} ───────────▶ acknowledges
 //! ```
 //!
-//! Who acknowledges, on the master ([`Peering`]):
+//! Who acknowledges, on the master:
 //!
 //! ```text
 //!   Alone ──close enough──▶ Required ──holds all that is acknowledged──▶ Required, told ─▶ sync record
