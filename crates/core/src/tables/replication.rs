@@ -196,6 +196,12 @@ impl Replication {
         self.complete
     }
 
+    /// The data is whole, and not known to differ from the master's.
+    #[must_use]
+    pub fn sound(&self) -> bool {
+        self.complete && !self.mismatched
+    }
+
     /// The epoch that this node is master in.
     #[must_use]
     pub fn epoch(&self) -> Option<Epoch> {

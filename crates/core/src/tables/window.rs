@@ -66,7 +66,8 @@ impl Window {
             }
         }
         let highest = self.replies.last().map_or(0, |(number, _)| *number);
-        let floor = done_up_to.min(highest).max(highest.saturating_sub(WINDOW));
+        // What each record says by itself, so that two nodes come to the same in any case.
+        let floor = done_up_to.min(number).max(highest.saturating_sub(WINDOW));
         if floor > self.floor {
             self.floor = floor;
             let gone = self.replies.partition_point(|(number, _)| *number <= floor);

@@ -338,7 +338,7 @@ impl Hands {
         let sessions =
             self.tables.look(|store| store.table(SESSIONS).map_or(0, |t| t.len() as u64));
         self.figures.show(sessions, self.replication.lag());
-        let whole = self.replication.complete() && !self.failed;
+        let whole = self.replication.sound() && !self.failed;
         let needed = self.shipment.as_ref().map_or(u64::MAX, |(_, shipment)| shipment.needs());
         self.disk.tend(whole, needed, &self.store, self.replication.history(), &self.head);
     }
