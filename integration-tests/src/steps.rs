@@ -9,10 +9,11 @@ use hotpair_lab::node::{Pair, hotpair};
 use hotpair_lab::wait::eventually;
 
 /// Longer than anything takes that comes at all, on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// Waits until one node serves with its functions registered, the other one stands by and
-/// knows the epoch, both have contact with ZooKeeper and hear each other; the index of who serves.
+/// Waits until one node serves with its functions registered, the other one stands by, knows the
+/// epoch and holds every acknowledged change, both have contact with ZooKeeper and hear each other;
+/// the index of who serves. Before that the other one need not take over, and often must not.
 pub fn settled(pair: &Pair) -> Result<usize> {
     eventually(LIMIT, "one serves, the other one stands by", || {
         let mut master = None;
@@ -21,6 +22,7 @@ pub fn settled(pair: &Pair) -> Result<usize> {
             let status = node.admin().get_json("/status")?;
             let all_well = status["contact"] == "connected" && status["peer"]["reachable"] == true;
             ensure!(all_well, "{status}");
+            ensure!(status["in_sync"] == true, "{status}");
             epochs.push(status["epoch"].clone());
             if status["serving"] == true {
                 ensure!(status["registered"] == true, "{status}");

@@ -10,8 +10,9 @@ use std::env;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use hotpair_integration_tests::exclusive::Exclusive;
+use hotpair_integration_tests::steps::{LIMIT, settled};
 use hotpair_lab::checker::{Fault, History, check};
 use hotpair_lab::load::{Load, Plan, now_ns};
 use hotpair_lab::need::{Need, install};
@@ -22,8 +23,6 @@ use hotpair_lab::zookeeper::{Settings, ZooKeeper};
 
 const NODES: [Host; 2] = [Host(1), Host(2)];
 const SERVERS: [Host; 3] = [Host(3), Host(4), Host(5)];
-/// Session, margin and a busy machine.
-const LIMIT: Duration = Duration::from_secs(40);
 /// How long a cut lasts at least, so that the processor's use can be told.
 const CUT_MIN: Duration = Duration::from_secs(6);
 /// A tenth of one core.
@@ -57,7 +56,7 @@ impl Lab {
         takeover: bool,
         cut: impl FnOnce(&Self, usize) -> Result<Cut>,
     ) {
-        let master = self.peace();
+        let master = settled(&self.pair).unwrap();
         let used = self.pair.nodes[master].processor_time().unwrap();
         let (began, at_ns) = (Instant::now(), now_ns());
         let cut = cut(self, master).unwrap();
@@ -90,27 +89,7 @@ impl Lab {
             "{name}: seen to be served after {until_served:.2?}, the cut node used {share:.3} of a core"
         ));
         assert!(share <= PROCESSOR_SHARE_MAX, "{name}: the cut node used {share:.2} of a core");
-        self.peace();
-    }
-
-    /// Waits until one serves, both answer, and each knows the other; the master.
-    fn peace(&self) -> usize {
-        eventually(LIMIT, "one serves and each knows the other", || {
-            let mut serving = Vec::new();
-            for (index, node) in self.pair.nodes.iter().enumerate() {
-                let role = node.admin().get_json("/role")?;
-                ensure!(role["contact"] == "connected", "{role}");
-                ensure!(role["peer"]["reachable"] == true, "{role}");
-                if role["serving"] == true {
-                    serving.push(index);
-                }
-            }
-            match serving[..] {
-                [one] => Ok(one),
-                _ => bail!("serving: {serving:?}"),
-            }
-        })
-        .unwrap()
+        settled(&self.pair).unwrap();
     }
 
     /// Ends everything and has the history judged.

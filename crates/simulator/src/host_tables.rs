@@ -167,9 +167,17 @@ impl World {
     }
 
     /// A new master has every acknowledged change.
+    ///
+    /// A machine that stood still without its clock may take an old answer for a new one, and go on
+    /// into an epoch that others have left behind. Nothing but the epoch tells: its acts are refused.
     fn check_kept(&mut self, host: usize, epoch: Epoch) {
-        let history = &self.hosts[host].disk.history;
+        let machine = &self.hosts[host];
+        let history = &machine.disk.history;
         if self.checker.acknowledged.is_prefix_of(history) {
+            return;
+        }
+        if self.now < machine.excused_until && epoch < self.ensemble.head.epoch.epoch {
+            self.checker.refused += 1;
             return;
         }
         let (name, had) = (NAMES[host], self.checker.acknowledged.position());
