@@ -178,7 +178,7 @@ impl Until<'_> {
 
 /// Keeps `outstanding` puts under way; times in microseconds.
 fn load(
-    tables: Tables,
+    tables: &Tables,
     epoch: Epoch,
     until: Until<'_>,
     outstanding: usize,
@@ -227,9 +227,9 @@ pub(super) fn commits(count: u64, outstanding: usize) -> Result<Value> {
     let scratch = tempfile::tempdir()?;
     let (master, mut standby, _) = pair(scratch.path())?;
     let (epoch, other) = (Epoch(1), Epoch(2));
-    let tables = || master.thread.tables.clone();
-    load(tables(), epoch, Until::Count(count / 10), outstanding)?;
-    let (took, times) = load(tables(), epoch, Until::Count(count), outstanding)?;
+    let tables = &master.thread.tables;
+    load(tables, epoch, Until::Count(count / 10), outstanding)?;
+    let (took, times) = load(tables, epoch, Until::Count(count), outstanding)?;
     let figures = figures(took, times);
     // What was acknowledged is there: the standby becomes master and says so.
     master.order(Order::StandDown)?;
@@ -279,7 +279,7 @@ pub(super) fn catching_up(megabytes: u64, outstanding: usize) -> Result<Value> {
     let (alone, meanwhile, took) = std::thread::scope(|scope| -> Result<_> {
         let tables = away.master.thread.tables.clone();
         let loading =
-            scope.spawn(|| load(tables, epoch, Until::Told(&done), outstanding).map(drop));
+            scope.spawn(|| load(&tables, epoch, Until::Told(&done), outstanding).map(drop));
         let measured = (|| -> Result<_> {
             let (from, at) = (done.count(), Instant::now());
             std::thread::sleep(ALONE);
@@ -327,7 +327,7 @@ impl Away {
             _ => None,
         })?;
         master.order(Order::AcknowledgeAlone { epoch, loss })?;
-        load(master.thread.tables.clone(), epoch, Until::Count(count), outstanding)?;
+        load(&master.thread.tables, epoch, Until::Count(count), outstanding)?;
         Ok(Self { master, door, directory: folder.join("b") })
     }
 
@@ -350,7 +350,7 @@ pub(super) fn recovery(megabytes: u64, outstanding: usize) -> Result<Value> {
     side.prepare(epoch)?;
     let count = records(megabytes);
     progress(&format!("recovery: writing {count} records"));
-    load(side.thread.tables.clone(), epoch, Until::Count(count), outstanding)?;
+    load(&side.thread.tables, epoch, Until::Count(count), outstanding)?;
     side.end();
     let bytes = folder_bytes(scratch.path())?;
     let started = Instant::now();

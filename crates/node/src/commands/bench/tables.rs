@@ -40,7 +40,7 @@ fn ask(
     address: SocketAddr,
     connections: usize,
     seconds: u64,
-    dialect: Arc<dyn Dialect>,
+    dialect: &Arc<dyn Dialect>,
 ) -> Result<Value> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -49,7 +49,7 @@ fn ask(
         // A task each, so that an answer wakes its connection and no other.
         let mut asking = JoinSet::new();
         for connection in 0..connections {
-            asking.spawn(ask_one(address, connection, start, end, dialect.clone()));
+            asking.spawn(ask_one(address, connection, start, end, Arc::clone(dialect)));
         }
         let mut times = Vec::new();
         while let Some(one) = asking.join_next().await {
@@ -218,8 +218,8 @@ fn hotpair(connections: usize, seconds: u64, value: &str) -> Result<Value> {
         let session = answer["data"]["session"].as_str().context("a login without a session")?;
         sessions.push(session.to_owned());
     }
-    let dialect = Arc::new(Hotpair { sessions, value: value.to_owned() });
-    ask(pair.nodes[master].settings.client, connections, seconds, dialect)
+    let dialect: Arc<dyn Dialect> = Arc::new(Hotpair { sessions, value: value.to_owned() });
+    ask(pair.nodes[master].settings.client, connections, seconds, &dialect)
 }
 
 /// `null` where there is no Redis.
@@ -260,7 +260,8 @@ fn redis(connections: usize, seconds: u64, value: &str) -> Result<Value> {
         ensure!(&answer == b"+OK\r\n:1\r\n", "{}", String::from_utf8_lossy(&answer));
         Ok(())
     })?;
-    ask(address, connections, seconds, dialect)
+    let dialect: Arc<dyn Dialect> = dialect;
+    ask(address, connections, seconds, &dialect)
 }
 
 fn free_port() -> Result<u16> {
