@@ -276,8 +276,8 @@ pub(super) fn catching_up(megabytes: u64, outstanding: usize) -> Result<Value> {
     let scratch = tempfile::tempdir()?;
     let mut away = Away::after(scratch.path(), more, outstanding)?;
     let done = Done::default();
+    let tables = away.master.thread.tables.clone();
     let (alone, meanwhile, took) = std::thread::scope(|scope| -> Result<_> {
-        let tables = away.master.thread.tables.clone();
         let loading =
             scope.spawn(|| load(&tables, epoch, Until::Told(&done), outstanding).map(drop));
         let measured = (|| -> Result<_> {
