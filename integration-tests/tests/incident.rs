@@ -221,7 +221,10 @@ fn judge(pair: &Pair, mismatched: bool) -> Result<StartOutcome> {
         }
     }
     if !outcome.troubles.is_empty() {
-        print(&format_args!("a:\n{}b:\n{}", journals[0].text(), journals[1].text()));
+        for (node, journal) in pair.nodes.iter().zip(&journals) {
+            let log = std::fs::read_to_string(node.folder().join("log"))?;
+            print(&format_args!("{}:\n{}{log}", node.settings.node, journal.text()));
+        }
     }
     Ok(outcome)
 }

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::time::Duration;
 use std::{env, fs};
 
@@ -206,11 +206,14 @@ impl Node {
         Ok(())
     }
 
-    /// Ends it in order (SIGTERM); how it ended.
-    pub fn stop(&mut self, limit: Duration) -> Result<ExitStatus> {
-        let status = self.process()?.terminate(limit)?;
+    /// Ends it in order (SIGTERM). An error, with its last words, if that is not how it ended.
+    pub fn stop(&mut self, limit: Duration) -> Result<()> {
+        let process = self.process()?;
+        let status = process.terminate(limit)?;
+        let said = process.log_tail();
         self.process = None;
-        Ok(status)
+        ensure!(status.success(), "node {} ended with {status}:\n{said}", self.settings.node);
+        Ok(())
     }
 
     /// Freezes it (SIGSTOP).

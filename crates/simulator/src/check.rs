@@ -139,6 +139,13 @@ impl World {
         }
     }
 
+    pub(crate) fn check_exit(&mut self, host: usize) {
+        if let Some(epoch) = self.hosts[host].may_act(self.now) {
+            let text = format!("{} ends while it may act in epoch {epoch}", NAMES[host]);
+            self.violated(Rule::EndsClosed, text);
+        }
+    }
+
     pub(crate) fn check_opened(&mut self, host: usize, epoch: Epoch) {
         let life = self.process(host).expect("effects belong to a process").life;
         let (name, clock) = (NAMES[host], self.hosts[host].clock.moment(self.now));

@@ -412,6 +412,7 @@ impl World {
     }
 
     fn exit(&mut self, host: usize) {
+        self.check_exit(host);
         self.storm.happened(Fault::Shutdown);
         let closes = self.chance(700);
         self.abandon_session(host, closes);

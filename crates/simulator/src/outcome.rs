@@ -15,6 +15,8 @@ pub enum Rule {
     EpochLeft,
     /// P1: nobody acts in an epoch after somebody acted in a larger one.
     EpochsGoBack,
+    /// P1: a process that ends in order has closed its gate before.
+    EndsClosed,
     /// P1: nothing is registered for an epoch after a larger one was claimed.
     RegistryFence,
     /// P7: a switchover reported as done made the peer serve.

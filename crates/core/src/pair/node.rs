@@ -401,11 +401,16 @@ impl Node {
     fn settle_exit(&mut self, now: Moment, fx: &mut Vec<Effect>) {
         let Some(at) = self.exit_at else { return };
         let at_rest = self.role.role() == Role::Standby && self.election.at_rest();
-        if !self.exited && (at_rest || now >= at) {
-            self.exited = true;
-            self.exit_at = None;
-            fx.push(Effect::Exit);
+        if self.exited || !at_rest && now < at {
+            return;
         }
+        // Too late for the rest of the drain; the gate closes all the same, and is seen to.
+        self.role.drop_mastership(now, Reason::Shutdown, &mut self.wishes, fx);
+        self.grant_wishes(now, fx);
+        self.instruct_tables(fx);
+        self.exited = true;
+        self.exit_at = None;
+        fx.push(Effect::Exit);
     }
 
     // --- the tables

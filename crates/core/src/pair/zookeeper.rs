@@ -514,6 +514,10 @@ impl ZooKeeperElection {
             }
             ZooKeeperEvent::Claimed { sent_at, epoch, answer } => {
                 self.handle_claimed(now, sent_at, epoch, answer);
+                if self.closing {
+                    // Its claim was on its way when the process was told to end.
+                    self.resign(fx);
+                }
             }
             ZooKeeperEvent::HeartbeatAnswered { sent_at, epoch, answer } => {
                 self.handle_heartbeat_answered(now, sent_at, epoch, answer);
