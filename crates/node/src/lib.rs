@@ -44,6 +44,8 @@ struct CommandLine {
 enum Command {
     /// Run one node.
     Node(commands::node::NodeArguments),
+    /// Stand between clients and a pair: send each request to the master, whichever node that is.
+    Router(commands::router::RouterArguments),
     /// Break a whole pair on this machine on purpose, and show what its client saw.
     Demo(commands::demo::DemoArguments),
     /// Both nodes side by side.
@@ -90,7 +92,7 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Validate a node's file.
+    /// Validate a node's or a router's file.
     Check {
         /// The file.
         file: PathBuf,
@@ -131,6 +133,7 @@ fn end_at_panics() {
 fn run(command: Command, functions: Vec<Registered>) -> anyhow::Result<Outcome> {
     match command {
         Command::Node(arguments) => commands::node::run(&arguments, functions),
+        Command::Router(arguments) => commands::router::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(&arguments),
         Command::Status(arguments) => {
             commands::operator(hotpair_ctl::status(&arguments, &mut Console::standard()))

@@ -1,0 +1,161 @@
+//! The clients' port: each request is looked at, given its turn by the desk, carried to a node, and its
+//! answer carried back as it is. Whatever fails on the way, the client gets an answer in the end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hotpair_http::{
+    Bytes, ExchangeError, Generation, Handler, Method, Outgoing, Refusal, Request, Response,
+    StatusCode, header,
+};
+use hotpair_protocol::{Envelope, ErrorNumber};
+use tokio::time::timeout;
+
+use crate::decider::Target;
+use crate::desk::{Desk, Go};
+use crate::fact::{Failed, Told, Verdict};
+use crate::look;
+use crate::meters::Meters;
+
+/// Answers clients.
+#[derive(Debug)]
+pub struct Front {
+    desk: Arc<Desk>,
+    meters: Arc<Meters>,
+}
+
+impl Front {
+    /// A port in front of this desk.
+    #[must_use]
+    pub fn new(desk: Arc<Desk>, meters: Arc<Meters>) -> Self {
+        Self { desk, meters }
+    }
+
+    /// The answer, and its error number; none is the empty answer.
+    async fn answer(&self, request: &Request) -> (Option<i64>, Response) {
+        if request.method != Method::POST && request.method != Method::GET {
+            let method = &request.method;
+            return self.own(ErrorNumber::Malformed, format!("{method} is not offered"), None);
+        }
+        let looked = look::request(&request.method, &request.path, &request.body);
+        let mut ticket = self.desk.admit(looked.repeatable, request.body.len() + HELD_BYTES);
+        let last = Instant::now() + looked.limit * 2 + HOLD_MARGIN;
+        let mut answer = None;
+        loop {
+            match ticket.turn().await {
+                Go::Forward { target, generation, .. } => {
+                    let left = last.saturating_duration_since(Instant::now());
+                    let limit = looked.limit.min(left);
+                    match self.carry(request, target, generation, limit).await {
+                        Ok((told, body)) => {
+                            answer = Some((told.error_no, body));
+                            ticket.answered(told);
+                        }
+                        Err(how) => ticket.broke(how),
+                    }
+                }
+                Go::Pass => {
+                    let (error_no, body) = answer.expect("only an answer can be passed on");
+                    return (Some(error_no), Response::json(StatusCode::OK, body));
+                }
+                Go::Answer(verdict) => return self.verdict(verdict),
+            }
+        }
+    }
+
+    /// Sends a request to a node once.
+    async fn carry(
+        &self,
+        request: &Request,
+        target: Target,
+        generation: Generation,
+        limit: Duration,
+    ) -> Result<(Told, Bytes), Failed> {
+        let outgoing = Outgoing {
+            method: request.method.as_str(),
+            path: &request.path,
+            query: request.query.as_deref(),
+            authorization: request.headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()),
+            body: &request.body,
+        };
+        let pool = self.desk.pool(target.node);
+        let exchanged = timeout(limit, pool.exchange(generation, outgoing)).await;
+        let whole = match exchanged {
+            Ok(Ok(whole)) => whole,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, epoch = target.epoch, "a request has no answer");
+                return Err(match error {
+                    ExchangeError::NotConnected { .. } => Failed::NotConnected,
+                    ExchangeError::CutBefore { .. } => Failed::NotSent,
+                    ExchangeError::Cut { .. } | ExchangeError::Broken { .. } => Failed::Unanswered,
+                });
+            }
+            Err(_) => return Err(Failed::TimedOut),
+        };
+        match look::answer(&whole.body) {
+            Some(told) => Ok((told, whole.body)),
+            // Whatever answers there, it is no node.
+            None => Err(Failed::Unanswered),
+        }
+    }
+
+    fn verdict(&self, verdict: Verdict) -> (Option<i64>, Response) {
+        match verdict {
+            Verdict::Switching { retry_after_ms } => {
+                let why =
+                    "the pair is switching: keep the session, and send the same request again";
+                self.own(ErrorNumber::Switching, why.to_owned(), Some(retry_after_ms))
+            }
+            Verdict::Overloaded { retry_after_ms } => {
+                let why = "the router has too many requests; this one was not executed";
+                self.own(ErrorNumber::Overloaded, why.to_owned(), Some(retry_after_ms))
+            }
+            Verdict::Unknown => {
+                let why = "the master was lost before it answered: nobody knows whether this request \
+                           was executed, and it bears no number of a session";
+                self.own(ErrorNumber::OutcomeUnknown, why.to_owned(), None)
+            }
+            Verdict::Down => (None, Response::text(StatusCode::SERVICE_UNAVAILABLE, String::new())),
+        }
+    }
+
+    fn own(
+        &self,
+        error_no: ErrorNumber,
+        why: String,
+        retry_after_ms: Option<u64>,
+    ) -> (Option<i64>, Response) {
+        let mut envelope = Envelope::refused(error_no, self.desk.look(|d| d.epoch()), why);
+        envelope.retry_after_ms = retry_after_ms;
+        let json = serde_json::to_vec(&envelope).expect("an envelope is JSON");
+        (Some(error_no.number()), Response::json(StatusCode::OK, json))
+    }
+}
+
+impl Handler for Front {
+    async fn handle(self: Arc<Self>, request: Request) -> Response {
+        let started = Instant::now();
+        let (error_no, response) = self.answer(&request).await;
+        self.meters.count(error_no, started.elapsed());
+        response
+    }
+
+    fn refuse(&self, refusal: &Refusal) -> Response {
+        let (status, error_no) = match refusal {
+            Refusal::Full { .. } => (StatusCode::SERVICE_UNAVAILABLE, ErrorNumber::Overloaded),
+            Refusal::BodyTooLarge { .. } => (StatusCode::OK, ErrorNumber::Malformed),
+            Refusal::BodyBroken(_) => (StatusCode::BAD_REQUEST, ErrorNumber::Malformed),
+        };
+        let retry = (error_no == ErrorNumber::Overloaded).then_some(RETRY_FULL_MS);
+        let (number, mut response) = self.own(error_no, format!("{refusal}; not executed"), retry);
+        response.status = status;
+        self.meters.count(number, Duration::ZERO);
+        response
+    }
+}
+
+/// What a held request costs beside its body: its head, its task, its place.
+const HELD_BYTES: usize = 2 * 1024;
+/// More than the holds of one request together take.
+const HOLD_MARGIN: Duration = Duration::from_secs(20);
+const RETRY_FULL_MS: u64 = 200;
