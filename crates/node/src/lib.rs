@@ -98,7 +98,11 @@ enum ConfigCommand {
         file: PathBuf,
     },
     /// Print a commented example.
-    Example,
+    Example {
+        /// A router's, instead of a node's.
+        #[arg(long)]
+        router: bool,
+    },
 }
 
 /// The whole program, with these functions beside the built-in ones: `main` of a program with functions
@@ -152,7 +156,9 @@ fn run(command: Command, functions: Vec<Registered>) -> anyhow::Result<Outcome> 
         }
         Command::Call(arguments) => commands::call::run(&arguments),
         Command::Config { command: ConfigCommand::Check { file } } => commands::check_config(&file),
-        Command::Config { command: ConfigCommand::Example } => commands::print(config::EXAMPLE),
+        Command::Config { command: ConfigCommand::Example { router } } => {
+            commands::print(if router { config::router::EXAMPLE } else { config::EXAMPLE })
+        }
         Command::User { command } => commands::user::run(&command),
         Command::Release { config } => commands::release::run(&config),
         Command::Simulate(arguments) => commands::simulate::run(&arguments),
