@@ -551,7 +551,7 @@ fn said(request: &Request) -> String {
 }
 
 /// The numbers that the client API documents as answers other than success.
-const DOCUMENTED_CODES: std::ops::RangeInclusive<i64> = 308_000_000..=308_000_013;
+pub(crate) const DOCUMENTED_CODES: std::ops::RangeInclusive<i64> = 308_000_000..=308_000_013;
 
 #[cfg(test)]
 mod tests;

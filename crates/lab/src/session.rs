@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::checker::tables::{Answer, Operation};
-use crate::checker::{Outcome, Request};
+use crate::checker::{DOCUMENTED_CODES, Outcome, Request};
 use crate::http::Http;
 use crate::load::now_ns;
 use crate::node::Pair;
@@ -40,7 +40,7 @@ pub struct Codes {
 }
 
 impl Codes {
-    fn note(&self, told: &Result<crate::http::Answer>) {
+    pub(crate) fn note(&self, told: &Result<crate::http::Answer>) {
         let code = match told {
             Err(_) => NO_ANSWER.to_owned(),
             Ok(answer) if answer.status == 503 && answer.body.is_empty() => DOWN.to_owned(),
@@ -57,6 +57,16 @@ impl Codes {
     pub fn take(&self) -> BTreeMap<String, u64> {
         std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Whether an entry of [`Codes`] is an answer that the client API documents.
+#[must_use]
+pub fn is_documented(code: &str) -> bool {
+    let numbered = || {
+        let number = code.parse::<i64>();
+        number.is_ok_and(|number| number == 0 || DOCUMENTED_CODES.contains(&number))
+    };
+    code == DOWN || numbered()
 }
 
 /// Among [`Codes`]: nothing came, or half of it.
