@@ -109,7 +109,7 @@ impl Desk {
     }
 
     /// A look at what is decided.
-    pub(crate) fn look<T>(&self, look: impl FnOnce(&Decider) -> T) -> T {
+    pub fn look<T>(&self, look: impl FnOnce(&Decider) -> T) -> T {
         look(&self.inner().decider)
     }
 
