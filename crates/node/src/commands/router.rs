@@ -53,7 +53,13 @@ pub(crate) fn run(arguments: &RouterArguments) -> Result<Outcome> {
         .name("watching".to_owned())
         .spawn(move || watching.block_on(watched.watch()))?;
     let front = Arc::new(Front::new(Arc::clone(&desk), meters));
-    let limits = Limits { connections_max: config.limits.connections, ..Limits::client() };
+    let usual = Limits::client();
+    let limits = Limits {
+        connections_max: config.limits.connections,
+        // At the end, what is held has as long as it would have had.
+        drain_timeout: usual.drain_timeout.max(config.hold.planned.0),
+        ..usual
+    };
     carrying.block_on(async {
         let stop = told_to_end()?;
         let serving = hotpair_http::serve_until(clients, limits, front, counters, stop);
