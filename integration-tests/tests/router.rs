@@ -165,6 +165,12 @@ fn a_router_that_does_not_hold_answers_at_once_and_again_when_served() {
     router.more = "[hold]\ncrash = \"0s\"\n".to_owned();
     router.start().unwrap();
     router.wait_for("serves", |status| status["standing"] == "serving").unwrap();
+    let functions = router.client().get_json("/v1/functions").unwrap();
+    assert_eq!(
+        (&functions["error_no"], &functions["epoch"]),
+        (&json!(0), &json!(1)),
+        "{functions}"
+    );
     let master = lab.in_sync().unwrap();
     lab.kill(master).unwrap();
     let mut seen = BTreeMap::<String, u64>::new();

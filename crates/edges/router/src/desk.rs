@@ -1,8 +1,8 @@
 //! The desk: the one place where facts reach the decider, from any task, and where its effects go out.
 //!
-//! Behind it is a lock that is held for the length of one decision, never over a wait. A request that is
-//! asked for gets its [`Turn`] back at once: either it goes somewhere now, or it is held, and then its
-//! ticket is a channel on which the turn comes later. Pools are cut under the lock, and the generation
+//! Behind it is a lock that is held for the length of one decision, never over a wait. Each request has a
+//! ticket, which is told its turn at once: either it goes somewhere now, or it is held, and then its turn
+//! comes later on a channel. Pools are cut under the lock, and the generation
 //! of a pool is read under it as well: so a request that was told to go to a node before a cut is cut by
 //! it, and one that was told so after it is not.
 
