@@ -17,7 +17,7 @@ pub use bytes::Bytes;
 pub use client::{Answer, ClientError, Connection, Event, Events, Url};
 pub use hyper::{HeaderMap, Method, StatusCode, header};
 pub use occasionally::Occasionally;
-pub use pool::{ExchangeError, Generation, Outgoing, Pool, PoolLimits, Whole};
+pub use pool::{ExchangeError, Generation, Opening, Outgoing, Pool, PoolLimits, Stream, Whole};
 pub use server::{
     Body, Counters, Handler, Limits, Refusal, Request, Response, bind, serve, serve_until,
 };

@@ -6,17 +6,18 @@
 //! *cut*: all its connections are closed, and what waits on them fails at once, as if the server had
 //! died; this is how one stops waiting for a server that is known to be gone or superseded.
 //!
-//! Only whole answers with a `Content-Length` are read: what our own servers give.
+//! Only whole answers with a `Content-Length` are read: what our own servers give. A stream of events is
+//! asked for in HTTP/1.0, on a connection of its own ([`Pool::open_stream`]): it comes as it is, until its end.
 
 use std::io;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// What a pool allows itself.
@@ -30,6 +31,8 @@ pub struct PoolLimits {
     pub idle_max: Duration,
     /// Bytes of an answer's body; more is an error.
     pub answer_bytes_max: usize,
+    /// Streams at a time, each on a connection besides the others.
+    pub streams_max: usize,
 }
 
 impl Default for PoolLimits {
@@ -39,6 +42,7 @@ impl Default for PoolLimits {
             connect_timeout: Duration::from_secs(1),
             idle_max: Duration::from_secs(60),
             answer_bytes_max: 16 * 1024 * 1024,
+            streams_max: 2048,
         }
     }
 }
@@ -59,6 +63,8 @@ pub struct Outgoing<'a> {
     pub query: Option<&'a str>,
     /// The value of `Authorization`.
     pub authorization: Option<&'a [u8]>,
+    /// The value of `Last-Event-ID`.
+    pub last_event_id: Option<&'a [u8]>,
     /// JSON.
     pub body: &'a [u8],
 }
@@ -72,9 +78,47 @@ pub struct Whole {
     pub body: Bytes,
 }
 
+/// What came of asking for a stream.
+#[derive(Debug)]
+pub enum Opening {
+    /// The stream.
+    Stream(Stream),
+    /// An answer instead of it.
+    Answer(Whole),
+}
+
+/// A stream of bytes on a connection of its own.
+#[derive(Debug)]
+pub struct Stream {
+    stream: TcpStream,
+    buffer: BytesMut,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Stream {
+    /// What comes next; `None` at its end. Nothing is lost when it is dropped while it waits.
+    pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        if self.buffer.is_empty() {
+            self.buffer.reserve(READ_BYTES);
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.buffer.split().freeze()))
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
+    /// There are as many streams as may be. Nothing was sent.
+    #[error("{streams_max} streams from {address} are open already")]
+    StreamsFull {
+        /// Where to.
+        address: String,
+        /// The bound.
+        streams_max: usize,
+    },
     /// Nobody takes connections there, or not in time. Nothing was sent.
     #[error("cannot connect to {address}: {source}")]
     NotConnected {
@@ -110,7 +154,7 @@ impl ExchangeError {
     #[must_use]
     pub fn was_sent(&self) -> bool {
         match self {
-            Self::NotConnected { .. } | Self::CutBefore { .. } => false,
+            Self::StreamsFull { .. } | Self::NotConnected { .. } | Self::CutBefore { .. } => false,
             Self::Cut { .. } | Self::Broken { .. } => true,
         }
     }
@@ -123,6 +167,7 @@ pub struct Pool {
     limits: PoolLimits,
     idle: Mutex<Vec<Kept>>,
     room: Semaphore,
+    places: Arc<Semaphore>,
     generation: AtomicU64,
     cut: Notify,
     open: AtomicUsize,
@@ -146,6 +191,7 @@ impl Pool {
             address: address.to_owned(),
             idle: Mutex::new(Vec::new()),
             room: Semaphore::new(limits.connections_max),
+            places: Arc::new(Semaphore::new(limits.streams_max)),
             generation: AtomicU64::new(0),
             cut: Notify::new(),
             open: AtomicUsize::new(0),
@@ -212,6 +258,45 @@ impl Pool {
         })
     }
 
+    /// Opens a stream. There is no limit to it but for connecting, and a cut does not end it: its owner
+    /// looks for both.
+    pub async fn open_stream(
+        &self,
+        generation: Generation,
+        outgoing: Outgoing<'_>,
+    ) -> Result<Opening, ExchangeError> {
+        let address = || self.address.clone();
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            let streams_max = self.limits.streams_max;
+            return Err(ExchangeError::StreamsFull { address: address(), streams_max });
+        };
+        let mut connection = self.connect(generation).await?;
+        let kept = connection.kept.as_mut().expect("taken out below only");
+        let broken = |source| ExchangeError::Broken { address: address(), source };
+        write(kept, &self.address, "1.0", outgoing).await.map_err(broken)?;
+        let head = read_head(kept).await.map_err(broken)?;
+        if let Some(length) = head.length {
+            let max = self.limits.answer_bytes_max;
+            let body = read_body(kept, length, max).await.map_err(broken)?;
+            return Ok(Opening::Answer(Whole { status: head.status, body }));
+        }
+        let kept = connection.kept.take().expect("it is there");
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        let Kept { stream, buffer, .. } = kept;
+        Ok(Opening::Stream(Stream { stream, buffer, _place: place }))
+    }
+
+    /// Over once the pool is cut after this generation.
+    pub async fn cut_after(&self, generation: Generation) {
+        loop {
+            let cut = self.cut.notified();
+            if self.generation() != generation {
+                return;
+            }
+            cut.await;
+        }
+    }
+
     async fn exchange_uncut(
         &self,
         generation: Generation,
@@ -226,7 +311,7 @@ impl Pool {
         *sent = true;
         let kept = connection.kept.as_mut().expect("taken out at the end only");
         let broken = |source| ExchangeError::Broken { address: self.address.clone(), source };
-        write(kept, &self.address, outgoing).await.map_err(broken)?;
+        write(kept, &self.address, "1.1", outgoing).await.map_err(broken)?;
         let (answer, keep) = read(kept, self.limits.answer_bytes_max).await.map_err(broken)?;
         if keep {
             connection.give_back();
@@ -295,7 +380,12 @@ impl Drop for Connection<'_> {
     }
 }
 
-async fn write(kept: &mut Kept, address: &str, outgoing: Outgoing<'_>) -> io::Result<()> {
+async fn write(
+    kept: &mut Kept,
+    address: &str,
+    version: &str,
+    outgoing: Outgoing<'_>,
+) -> io::Result<()> {
     // The buffer is empty between exchanges, and serves for the head as well.
     let buffer = &mut kept.buffer;
     let mut put = |part: &[u8]| buffer.extend_from_slice(part);
@@ -306,11 +396,17 @@ async fn write(kept: &mut Kept, address: &str, outgoing: Outgoing<'_>) -> io::Re
         put(b"?");
         put(query.as_bytes());
     }
-    put(b" HTTP/1.1\r\nhost: ");
+    put(b" HTTP/");
+    put(version.as_bytes());
+    put(b"\r\nhost: ");
     put(address.as_bytes());
     if let Some(authorization) = outgoing.authorization {
         put(b"\r\nauthorization: ");
         put(authorization);
+    }
+    if let Some(id) = outgoing.last_event_id {
+        put(b"\r\nlast-event-id: ");
+        put(id);
     }
     if outgoing.method != "GET" {
         put(b"\r\ncontent-type: application/json\r\ncontent-length: ");
@@ -330,26 +426,37 @@ async fn write(kept: &mut Kept, address: &str, outgoing: Outgoing<'_>) -> io::Re
 
 /// The answer, and whether the connection can be used again.
 async fn read(kept: &mut Kept, bytes_max: usize) -> io::Result<(Whole, bool)> {
+    let head = read_head(kept).await?;
+    let length = head.length.ok_or_else(|| unfit("it has no content-length"))?;
+    let body = read_body(kept, length, bytes_max).await?;
+    // More than the answer is an answer to nothing.
+    let keep = head.keep && kept.buffer.is_empty();
+    Ok((Whole { status: head.status, body }, keep))
+}
+
+async fn read_head(kept: &mut Kept) -> io::Result<Head> {
     let Kept { stream, buffer, .. } = kept;
     let mut searched = 0;
-    let head = loop {
+    loop {
         more(stream, buffer).await?;
-        if let Some(end) = find_end(buffer, searched) {
+        while let Some(end) = find_end(buffer, searched) {
             let head = Head::parse(&buffer[..end])?;
             buffer.advance(end);
             // What only says that the answer is being made is not the answer.
             if head.status >= 200 {
-                break head;
+                return Ok(head);
             }
             searched = 0;
-            continue;
         }
         if buffer.len() > HEAD_BYTES_MAX {
             return Err(unfit("its head is too large"));
         }
         searched = buffer.len().saturating_sub(3);
-    };
-    let length = head.length.ok_or_else(|| unfit("it has no content-length"))?;
+    }
+}
+
+async fn read_body(kept: &mut Kept, length: usize, bytes_max: usize) -> io::Result<Bytes> {
+    let Kept { stream, buffer, .. } = kept;
     if length > bytes_max {
         return Err(unfit("its body is too large"));
     }
@@ -357,10 +464,7 @@ async fn read(kept: &mut Kept, bytes_max: usize) -> io::Result<(Whole, bool)> {
     while buffer.len() < length {
         more(stream, buffer).await?;
     }
-    let body = buffer.split_to(length).freeze();
-    // More than the answer is an answer to nothing.
-    let keep = head.keep && buffer.is_empty();
-    Ok((Whole { status: head.status, body }, keep))
+    Ok(buffer.split_to(length).freeze())
 }
 
 async fn more(stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<()> {

@@ -407,6 +407,7 @@ impl Decider {
                 self.once_more(now, request, false)
             }
             Failed::NotSent => self.once_more(now, request, false),
+            Failed::NoRoom => Step::Answer(self.overloaded()),
             // One that breaks its connection each time would go round and round.
             Failed::Unanswered
                 if request.tries >= UNANSWERED_MAX

@@ -82,6 +82,8 @@ pub enum Failed {
     NotConnected,
     /// It surely never left, for another reason: the connection to be used was stale.
     NotSent,
+    /// It surely never left: there are as many of its kind as may be.
+    NoRoom,
     /// It left, and no whole answer came: it may have been executed.
     Unanswered,
     /// The same, and all the time that it may take is over.

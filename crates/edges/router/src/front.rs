@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hotpair_http::header::HeaderValue;
 use hotpair_http::{
-    Bytes, ExchangeError, Generation, Handler, Method, Outgoing, Refusal, Request, Response,
-    StatusCode, header,
+    Bytes, ExchangeError, Generation, Handler, Method, Opening, Outgoing, Refusal, Request,
+    Response, StatusCode, Stream,
 };
 use hotpair_protocol::{Envelope, ErrorNumber};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::decider::Target;
@@ -47,16 +49,22 @@ impl Front {
                     let left = last.saturating_duration_since(Instant::now());
                     let limit = looked.limit.min(left);
                     match self.carry(request, target, generation, limit).await {
-                        Ok((told, body)) => {
-                            answer = Some((told.error_no, body));
+                        Ok((told, brought)) => {
+                            answer = Some((told.error_no, brought));
                             ticket.answered(told);
                         }
                         Err(how) => ticket.broke(how),
                     }
                 }
                 Go::Pass => {
-                    let (error_no, body) = answer.expect("only an answer can be passed on");
-                    return (Some(error_no), Response::json(StatusCode::OK, body));
+                    let (error_no, brought) = answer.expect("only an answer can be passed on");
+                    let response = match brought {
+                        Brought::Answer(body) => Response::json(StatusCode::OK, body),
+                        Brought::Stream(stream, generation, target) => {
+                            self.pump(stream, generation, target)
+                        }
+                    };
+                    return (Some(error_no), response);
                 }
                 Go::Answer(verdict) => return self.verdict(verdict),
             }
@@ -70,33 +78,55 @@ impl Front {
         target: Target,
         generation: Generation,
         limit: Duration,
-    ) -> Result<(Told, Bytes), Failed> {
+    ) -> Result<(Told, Brought), Failed> {
+        let header = |name| request.headers.get(name).map(HeaderValue::as_bytes);
         let outgoing = Outgoing {
             method: request.method.as_str(),
             path: &request.path,
             query: request.query.as_deref(),
-            authorization: request.headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()),
+            authorization: header("authorization"),
+            last_event_id: None,
             body: &request.body,
         };
         let pool = self.desk.pool(target.node);
-        let exchanged = timeout(limit, pool.exchange(generation, outgoing)).await;
-        let whole = match exchanged {
-            Ok(Ok(whole)) => whole,
-            Ok(Err(error)) => {
-                tracing::debug!(%error, epoch = target.epoch, "a request has no answer");
-                return Err(match error {
-                    ExchangeError::NotConnected { .. } => Failed::NotConnected,
-                    ExchangeError::CutBefore { .. } => Failed::NotSent,
-                    ExchangeError::Cut { .. } | ExchangeError::Broken { .. } => Failed::Unanswered,
-                });
-            }
-            Err(_) => return Err(Failed::TimedOut),
-        };
-        match look::answer(&whole.body) {
-            Some(told) => Ok((told, whole.body)),
-            // Whatever answers there, it is no node.
-            None => Err(Failed::Unanswered),
+        if request.method == Method::GET && request.path == PUSH {
+            let outgoing = Outgoing { last_event_id: header("last-event-id"), ..outgoing };
+            let opening =
+                timeout(limit.min(OPEN_LIMIT), pool.open_stream(generation, outgoing)).await;
+            return match opening.map_err(|_| Failed::Unanswered)?.map_err(|e| failed(&e, target))? {
+                Opening::Answer(whole) => read(whole.body),
+                Opening::Stream(stream) => {
+                    let told = Told { error_no: 0, epoch: target.epoch, perhaps_executed: false };
+                    Ok((told, Brought::Stream(stream, generation, target)))
+                }
+            };
         }
+        let exchanged = timeout(limit, pool.exchange(generation, outgoing)).await;
+        read(exchanged.map_err(|_| Failed::TimedOut)?.map_err(|e| failed(&e, target))?.body)
+    }
+
+    /// Passes a stream on until it ends, its client leaves, or its node is gone or superseded.
+    fn pump(&self, mut stream: Stream, generation: Generation, target: Target) -> Response {
+        let (pieces, taken) = mpsc::channel(PIECES);
+        let desk = Arc::clone(&self.desk);
+        tokio::spawn(async move {
+            let cut = desk.pool(target.node).cut_after(generation);
+            tokio::pin!(cut);
+            loop {
+                let piece = tokio::select! {
+                    piece = stream.next() => piece,
+                    () = &mut cut => return,
+                    () = pieces.closed() => return,
+                };
+                let Ok(Some(piece)) = piece else { return };
+                tokio::select! {
+                    // Waiting here is what makes the node notice a client that takes nothing.
+                    sent = pieces.send(piece) => if sent.is_err() { return },
+                    () = &mut cut => return,
+                }
+            }
+        });
+        Response::events(taken)
     }
 
     fn verdict(&self, verdict: Verdict) -> (Option<i64>, Response) {
@@ -132,6 +162,30 @@ impl Front {
     }
 }
 
+/// What came back.
+enum Brought {
+    Answer(Bytes),
+    Stream(Stream, Generation, Target),
+}
+
+fn read(body: Bytes) -> Result<(Told, Brought), Failed> {
+    match look::answer(&body) {
+        Some(told) => Ok((told, Brought::Answer(body))),
+        // Whatever answers there, it is no node.
+        None => Err(Failed::Unanswered),
+    }
+}
+
+fn failed(error: &ExchangeError, target: Target) -> Failed {
+    tracing::debug!(%error, epoch = target.epoch, "a request has no answer");
+    match error {
+        ExchangeError::NotConnected { .. } => Failed::NotConnected,
+        ExchangeError::CutBefore { .. } => Failed::NotSent,
+        ExchangeError::StreamsFull { .. } => Failed::NoRoom,
+        ExchangeError::Cut { .. } | ExchangeError::Broken { .. } => Failed::Unanswered,
+    }
+}
+
 impl Handler for Front {
     async fn handle(self: Arc<Self>, request: Request) -> Response {
         let started = Instant::now();
@@ -155,6 +209,12 @@ impl Handler for Front {
     }
 }
 
+/// The one path whose answer is a stream.
+const PUSH: &str = "/v1/push";
+/// The longest time for a stream to open.
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
+/// Pieces of a stream that wait for its client.
+const PIECES: usize = 16;
 /// What a held request costs beside its body: its head, its task, its place.
 const HELD_BYTES: usize = 2 * 1024;
 /// More than the holds of one request together take.

@@ -30,8 +30,11 @@ pub(crate) struct RouterArguments {
 pub(crate) fn run(arguments: &RouterArguments) -> Result<Outcome> {
     let config = RouterConfig::read(&arguments.config)?;
     raise_file_limit();
-    let limits =
-        PoolLimits { connections_max: config.limits.node_connections, ..PoolLimits::default() };
+    let limits = PoolLimits {
+        connections_max: config.limits.node_connections,
+        streams_max: config.limits.streams,
+        ..PoolLimits::default()
+    };
     let pools = config.nodes.iter().map(|node| Pool::new(&node.client, limits.clone())).collect();
     let desk = Arc::new(Desk::new(settings(&config), pools));
     let (meters, counters) = (Arc::<Meters>::default(), Arc::<Counters>::default());

@@ -122,6 +122,7 @@ pub(super) const ROUTER: &[(&str, Key)] = &[
             ("held", Value),
             ("connections", Value),
             ("node_connections", Value),
+            ("streams", Value),
             ("threads", Value),
         ]),
     ),

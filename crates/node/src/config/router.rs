@@ -85,6 +85,8 @@ pub(crate) struct RouterLimits {
     pub(crate) connections: usize,
     /// Connections to each node; not more than a node takes from all its routers.
     pub(crate) node_connections: usize,
+    /// Push streams from each node, each on a connection of its own besides those.
+    pub(crate) streams: usize,
     /// Threads that carry requests.
     pub(crate) threads: usize,
 }
@@ -96,6 +98,7 @@ impl Default for RouterLimits {
             held: 16_384,
             connections: 16_384,
             node_connections: 1_024,
+            streams: 2_048,
             threads: 1,
         }
     }
@@ -197,6 +200,7 @@ impl RouterConfig {
             ("limits.held", limits.held, 1 << 20),
             ("limits.connections", limits.connections, 1 << 20),
             ("limits.node_connections", limits.node_connections, 1 << 16),
+            ("limits.streams", limits.streams, 1 << 16),
             ("limits.threads", limits.threads, 64),
         ] {
             if value == 0 || value > max {

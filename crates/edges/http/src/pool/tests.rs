@@ -3,7 +3,8 @@ use tokio::net::TcpListener;
 use super::*;
 
 fn post(body: &[u8]) -> Outgoing<'_> {
-    Outgoing { method: "POST", path: "/v1/call", query: None, authorization: None, body }
+    let (method, path) = ("POST", "/v1/call");
+    Outgoing { method, path, query: None, authorization: None, last_event_id: None, body }
 }
 
 /// A server that reads what comes and answers with this, at each of its connections.
@@ -170,4 +171,41 @@ fn a_head_is_found_wherever_it_was_cut() {
     assert_eq!(Head::parse(head).unwrap(), wanted);
     assert_eq!(Digits::of(0).text(), b"0");
     assert_eq!(Digits::of(1_048_576).text(), b"1048576");
+}
+
+#[tokio::test]
+async fn a_stream_comes_as_it_is_until_its_end() {
+    const STREAM: &str = "HTTP/1.0 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: hello\n\n";
+    const ANSWER: &str = "HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nhi";
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let pool = Pool::new(&address, PoolLimits { streams_max: 1, ..PoolLimits::default() });
+    let get = Outgoing { method: "GET", path: "/v1/push", last_event_id: Some(b"7"), ..post(b"") };
+    let serve = async |answer: &str| {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut bytes = [0; 4096];
+        let count = stream.read(&mut bytes).await.unwrap();
+        let said = std::str::from_utf8(&bytes[..count]).unwrap();
+        assert!(
+            said.starts_with("GET /v1/push HTTP/1.0\r\n")
+                && said.contains("\r\nlast-event-id: 7\r\n")
+        );
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream
+    };
+    let generation = pool.generation();
+    let (opening, mut server) = tokio::join!(pool.open_stream(generation, get), serve(STREAM));
+    let Opening::Stream(mut stream) = opening.unwrap() else { panic!("no stream") };
+    assert_eq!(stream.next().await.unwrap().unwrap(), ": hello\n\n");
+    let full = pool.open_stream(generation, get).await.unwrap_err();
+    assert!(matches!(full, ExchangeError::StreamsFull { .. }) && !full.was_sent());
+    server.write_all(b"data: 1\n\n").await.unwrap();
+    assert_eq!(stream.next().await.unwrap().unwrap(), "data: 1\n\n");
+    drop(server);
+    assert_eq!(stream.next().await.unwrap(), None);
+    drop(stream);
+    let (opening, _server) = tokio::join!(pool.open_stream(generation, get), serve(ANSWER));
+    assert!(matches!(opening.unwrap(), Opening::Answer(Whole { status: 200, .. })));
+    pool.cut();
+    timeout(Duration::from_secs(60), pool.cut_after(generation)).await.unwrap();
 }

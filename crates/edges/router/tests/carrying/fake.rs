@@ -100,6 +100,9 @@ impl Handler for Door {
         self.asked.lock().unwrap().push(body["request"].as_u64().unwrap_or(0));
         let behaviour = *self.behaviour.borrow();
         let epoch = self.epoch.borrow().epoch;
+        if request.path == "/v1/push" && behaviour == Behaviour::Done {
+            return self.push(&request, epoch);
+        }
         match behaviour {
             Behaviour::Done => envelope(0, epoch, &body),
             Behaviour::Hang => std::future::pending().await,
@@ -110,6 +113,24 @@ impl Handler for Door {
 
     fn refuse(&self, refusal: &Refusal) -> Response {
         Response::text(StatusCode::SERVICE_UNAVAILABLE, refusal.to_string())
+    }
+}
+
+impl Door {
+    /// Says who asked and what he had; then what happens is a turn every now and then, for ever.
+    fn push(&self, request: &Request, epoch: u64) -> Response {
+        let (pieces, taken) = mpsc::channel(16);
+        let bearer = request.bearer().unwrap_or_default();
+        let last = request.headers.get("last-event-id").map_or("", |id| id.to_str().unwrap());
+        let first = format!("event: role\ndata: {epoch} {bearer} {last}\n\n");
+        tokio::spawn(async move {
+            let mut piece = first;
+            while pieces.send(piece.into()).await.is_ok() {
+                sleep(Duration::from_millis(20)).await;
+                piece = "event: turn\ndata: 1\n\n".to_owned();
+            }
+        });
+        Response::events(taken)
     }
 }
 

@@ -1,11 +1,9 @@
 //! Too much of everything: what finds no room is answered at once and was not executed, what is held
 //! goes on in order, and who is slow costs nobody else anything.
 
-mod fake;
-
 use std::time::Duration;
 
-use fake::{Behaviour, LIMIT, Stage, post, settings};
+use crate::fake::{Behaviour, LIMIT, Stage, post, settings};
 use hotpair_http::Limits;
 use hotpair_router::Settings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
