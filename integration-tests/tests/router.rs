@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -116,6 +117,43 @@ fn look() -> Value {
 
 fn is_switching(answer: &Value) -> bool {
     answer["error_no"] == 308_000_000 && answer["retry_after_ms"].as_u64() > Some(0)
+}
+
+#[test]
+fn a_planned_switch_fails_not_even_what_bears_no_number() {
+    const CALLERS: usize = 8;
+    const SWITCHES: usize = 3;
+    let _turn = Exclusive::acquire().unwrap();
+    let mut lab = TableLab::new(&Options::default()).unwrap();
+    let mut router = Router::before(&lab.pair).unwrap();
+    router.more = HOLD_LONG.to_owned();
+    router.start().unwrap();
+    router.wait_for("serves", |status| status["standing"] == "serving").unwrap();
+    let token = lab.token().unwrap();
+    let add = json!({"session": token, "function": 1006,
+        "arguments": {"table": "t", "key": "unnumbered", "by": 1}});
+    let stop = AtomicBool::new(false);
+    let call = || {
+        let mut done = 0_u64;
+        while !stop.load(Ordering::Relaxed) {
+            let answer = ask(&router, "/v1/call", &add).unwrap();
+            assert_eq!(answer["error_no"], 0, "{answer}");
+            done += 1;
+        }
+        done
+    };
+    let done: u64 = thread::scope(|scope| {
+        let callers: Vec<_> = (0..CALLERS).map(|_| scope.spawn(call)).collect();
+        let switched = (0..SWITCHES).try_for_each(|_| lab.switch_over());
+        stop.store(true, Ordering::Relaxed);
+        switched.unwrap();
+        callers.into_iter().map(|caller| caller.join().unwrap()).sum()
+    });
+    let look = json!({"session": token, "function": 1001,
+        "arguments": {"table": "t", "key": "unnumbered"}});
+    let row = ask(&router, "/v1/call", &look).unwrap();
+    assert_eq!(row["data"]["value"], done, "each was done once: {row}");
+    assert!(done > (CALLERS * SWITCHES) as u64);
 }
 
 #[test]

@@ -12,6 +12,10 @@
 //! answered 308000000 at once. A request that came back goes the same way again, unless doing it twice
 //! could do harm and nobody can say that it was not done: then its client is told so.
 //!
+//! An answer of an older epoch than the newest that is served is dropped and its request sent again. One
+//! that cannot be sent again is passed on all the same if its master left that epoch in order and still
+//! answers: its gate was open when the answer was confirmed, and it only took longer than the news.
+//!
 //! A node's own word counts for as long as its stream of events lives. A node that refuses what it was
 //! believed to serve is *doubted* for a moment: its next word, or the end of the doubt, clears it.
 
@@ -333,9 +337,11 @@ impl Decider {
             let cluster = self.nodes[target.node.0].view.as_ref().and_then(|v| v.cluster.clone());
             self.newest = Some((cluster, target.epoch));
             self.target = Some(target);
-            // What waits for an answer elsewhere waits for one of an older epoch.
+            // What waits elsewhere waits for an answer of an older epoch: in vain, unless its node
+            // left in order and has only not finished telling.
             let others = (0..self.nodes.len()).map(NodeIndex).filter(|n| *n != target.node);
-            effects.extend(others.map(Effect::Cut));
+            let gone = others.filter(|node| !self.nodes[node.0].has_left_in_order());
+            effects.extend(gone.map(Effect::Cut));
         }
         while let Some((id, asked)) = self.held.pop_first() {
             self.held_bytes -= asked.bytes;
@@ -380,6 +386,12 @@ impl Decider {
         }
         if told.epoch < self.epoch() {
             // Of a master that is none any more: nobody may build on it.
+            let in_order = told.epoch == asked.epoch
+                && request.repeatable == Repeatable::Once
+                && self.nodes[asked.node.0].has_left_in_order();
+            if in_order {
+                return Step::Pass;
+            }
             return self.once_more(now, request, !is_unexecuted(told.error_no));
         }
         let done = told.error_no == ErrorNumber::Done.number();
@@ -521,6 +533,15 @@ impl NodeSeen {
             Contact::Never | Contact::Lost(_) => false,
         };
         (believed && view.serving).then_some(view.epoch)
+    }
+
+    /// It lives, and says itself that it does not serve.
+    fn has_left_in_order(&self) -> bool {
+        let says = self.view.as_ref().is_some_and(|view| match view.role {
+            NodeRole::Standby | NodeRole::Demoting => !view.serving,
+            NodeRole::Promoting | NodeRole::Master | NodeRole::Other => false,
+        });
+        says && self.contact == Contact::Heard
     }
 
     fn said_cluster(&self) -> Option<&String> {
