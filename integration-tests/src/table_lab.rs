@@ -16,7 +16,7 @@ use hotpair_lab::load::now_ns;
 use hotpair_lab::node::{Pair, hotpair};
 use hotpair_lab::request_log::RequestLog;
 use hotpair_lab::scratch::Scratch;
-use hotpair_lab::session::{Patience, Session, User, targets};
+use hotpair_lab::session::{Patience, Session, Target, User, targets};
 use hotpair_lab::table_load::{Plan, TableLoad};
 use hotpair_lab::wait::eventually;
 use hotpair_lab::zookeeper::ZooKeeper;
@@ -165,6 +165,11 @@ impl TableLab {
     /// Starts clients.
     pub fn start_load(&self, plan: &Plan) -> Result<TableLoad> {
         TableLoad::start(&targets(&self.pair, ATTEMPT_LIMIT), plan, &self.log)
+    }
+
+    /// Starts clients that know these targets only.
+    pub fn start_load_at(&self, targets: &[Target], plan: &Plan) -> Result<TableLoad> {
+        TableLoad::start(targets, plan, &self.log)
     }
 
     /// Notes something that has happened since then.

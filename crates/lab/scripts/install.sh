@@ -18,6 +18,7 @@ namespaces|ip nft iptables nsenter|iproute2 nftables iptables util-linux
 systemd|systemd-analyze|systemd
 nspawn|systemd-nspawn debootstrap nsenter|systemd-container debootstrap util-linux
 prometheus|promtool|prometheus
+proxies|haproxy wrk|haproxy wrk
 TABLE
 }
 

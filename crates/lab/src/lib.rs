@@ -20,6 +20,7 @@ pub mod place;
 pub mod port;
 pub mod process;
 pub mod request_log;
+pub mod router;
 pub mod scratch;
 pub mod session;
 pub mod table_load;

@@ -14,8 +14,8 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 use crate::checker::{Outcome, Request};
-use crate::http::Http;
-use crate::node::{Node, Pair};
+use crate::node::Pair;
+use crate::session::{Target, targets};
 
 /// Nanoseconds of CLOCK_BOOTTIME, the clock of all logs that the checker reads.
 #[must_use]
@@ -59,11 +59,13 @@ impl Load {
     /// Starts to call the pair.
     #[must_use]
     pub fn start(pair: &Pair, plan: Plan) -> Self {
+        Self::start_at(targets(pair, plan.attempt_limit), plan)
+    }
+
+    /// Starts to call these, one after the other; each has its own limit for an attempt.
+    #[must_use]
+    pub fn start_at(targets: Vec<Target>, plan: Plan) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let targets = pair.nodes.each_ref().map(|node: &Node| {
-            let http = node.client().with_limit(plan.attempt_limit);
-            (node.settings.node.clone(), http)
-        });
         let told = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             let mut client = Client { targets, preferred: 0, plan };
@@ -93,8 +95,8 @@ impl Drop for Load {
 }
 
 struct Client {
-    targets: [(String, Http); 2],
-    /// The node that answered last.
+    targets: Vec<Target>,
+    /// The one that answered last.
     preferred: usize,
     plan: Plan,
 }
@@ -109,19 +111,20 @@ impl Client {
             ..Request::default()
         };
         while began.elapsed() < self.plan.patience {
-            let (name, http) = &self.targets[self.preferred];
-            let answer = http.post("/v1/call", &self.plan.call).and_then(|answer| answer.json());
-            if let Ok(answer) = answer
+            let target = &self.targets[self.preferred];
+            let answer = target.http.post("/v1/call", &self.plan.call);
+            target.codes.note(&answer);
+            if let Ok(answer) = answer.and_then(|answer| answer.json())
                 && answer["error_no"] == 0
             {
                 request.done_ns = Some(now_ns());
-                request.node = Some(name.clone());
+                request.node.clone_from(&target.name);
                 request.epoch = answer["epoch"].as_u64();
                 request.error_no = Some(0);
                 request.outcome = Some(Outcome::Ok);
                 return request;
             }
-            self.preferred = 1 - self.preferred;
+            self.preferred = (self.preferred + 1) % self.targets.len();
             let long = began.elapsed() > SHORT_GAP;
             thread::sleep(if long { BETWEEN_LATER_ATTEMPTS } else { BETWEEN_ATTEMPTS });
         }

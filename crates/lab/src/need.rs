@@ -17,6 +17,8 @@ pub enum Need {
     Nspawn,
     /// `promtool`.
     Prometheus,
+    /// `haproxy`, and `wrk` to ask it.
+    Proxies,
 }
 
 impl Need {
@@ -27,6 +29,7 @@ impl Need {
             Self::Systemd => "systemd",
             Self::Nspawn => "nspawn",
             Self::Prometheus => "prometheus",
+            Self::Proxies => "proxies",
         }
     }
 }

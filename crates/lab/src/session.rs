@@ -6,7 +6,7 @@
 //! the order of their numbers from the login (0) on. Looks are not numbered and read only, so they are
 //! lines of `CLIENT looks` with a count of their own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -16,27 +16,71 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::checker::tables::{Answer, Operation};
-use crate::checker::{Outcome, Request};
+use crate::checker::{DOCUMENTED_CODES, Outcome, Request};
 use crate::http::Http;
 use crate::load::now_ns;
 use crate::node::Pair;
 use crate::request_log::RequestLog;
 
-/// A node as clients see it.
+/// A node as clients see it, or a router.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// The node's name.
-    pub name: String,
+    /// The node's name; none for a router, which stands for either.
+    pub name: Option<String>,
     /// Its clients' HTTP.
     pub http: Http,
+    /// What it answered.
+    pub codes: Arc<Codes>,
 }
+
+/// Every kind of answer that clients saw, and how often.
+#[derive(Debug, Default)]
+pub struct Codes {
+    seen: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Codes {
+    pub(crate) fn note(&self, told: &Result<crate::http::Answer>) {
+        let code = match told {
+            Err(_) => NO_ANSWER.to_owned(),
+            Ok(answer) if answer.status == 503 && answer.body.is_empty() => DOWN.to_owned(),
+            Ok(answer) => match answer.json().ok().and_then(|json| json["error_no"].as_i64()) {
+                Some(error_no) if answer.status == 200 => error_no.to_string(),
+                Some(_) | None => format!("status {} {:?}", answer.status, answer.body),
+            },
+        };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen.entry(code).or_default() += 1;
+    }
+
+    /// What was seen so far, and nothing of it from now on.
+    pub fn take(&self) -> BTreeMap<String, u64> {
+        std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Whether an entry of [`Codes`] is an answer that the client API documents.
+#[must_use]
+pub fn is_documented(code: &str) -> bool {
+    let numbered = || {
+        let number = code.parse::<i64>();
+        number.is_ok_and(|number| number == 0 || DOCUMENTED_CODES.contains(&number))
+    };
+    code == DOWN || numbered()
+}
+
+/// Among [`Codes`]: nothing came, or half of it.
+pub const NO_ANSWER: &str = "no answer";
+/// Among [`Codes`]: 503 with an empty body.
+pub const DOWN: &str = "503";
 
 /// Both nodes of a pair, each attempt with this limit.
 #[must_use]
 pub fn targets(pair: &Pair, attempt_limit: Duration) -> Vec<Target> {
     let target = |node: &crate::node::Node| Target {
-        name: node.settings.node.clone(),
+        name: Some(node.settings.node.clone()),
         http: node.client().with_limit(attempt_limit),
+        codes: Arc::default(),
     };
     pair.nodes.iter().map(target).collect()
 }
@@ -260,7 +304,7 @@ impl Session {
                 }
                 Reply::Refused { error_no } => {
                     request.done_ns = Some(now_ns());
-                    request.node = Some(self.targets[target].name.clone());
+                    request.node.clone_from(&self.targets[target].name);
                     request.error_no = Some(error_no);
                     request.outcome = Some(Outcome::Fail);
                     self.log.write(&request);
@@ -282,7 +326,10 @@ impl Session {
     }
 
     fn attempt(&self, target: usize, path: &str, body: &Value) -> Reply {
-        let told = self.targets[target].http.post(path, body).and_then(|answer| answer.json());
+        let target = &self.targets[target];
+        let told = target.http.post(path, body);
+        target.codes.note(&told);
+        let told = told.and_then(|answer| answer.json());
         // No answer, or none that can be read: nobody knows what became of it.
         let Ok(mut told) = told else { return Reply::Again };
         match told["error_no"].as_i64() {
@@ -295,7 +342,7 @@ impl Session {
 
     fn note_done(&self, request: &mut Request, target: usize, epoch: Option<u64>, data: &Value) {
         request.done_ns = Some(now_ns());
-        request.node = Some(self.targets[target].name.clone());
+        request.node.clone_from(&self.targets[target].name);
         request.epoch = epoch;
         request.error_no = Some(0);
         request.outcome = Some(Outcome::Ok);

@@ -44,6 +44,8 @@ struct CommandLine {
 enum Command {
     /// Run one node.
     Node(commands::node::NodeArguments),
+    /// Stand between clients and a pair: send each request to the master, whichever node that is.
+    Router(commands::router::RouterArguments),
     /// Break a whole pair on this machine on purpose, and show what its client saw.
     Demo(commands::demo::DemoArguments),
     /// Both nodes side by side.
@@ -90,13 +92,17 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Validate a node's file.
+    /// Validate a node's or a router's file.
     Check {
         /// The file.
         file: PathBuf,
     },
     /// Print a commented example.
-    Example,
+    Example {
+        /// A router's, instead of a node's.
+        #[arg(long)]
+        router: bool,
+    },
 }
 
 /// The whole program, with these functions beside the built-in ones: `main` of a program with functions
@@ -131,6 +137,7 @@ fn end_at_panics() {
 fn run(command: Command, functions: Vec<Registered>) -> anyhow::Result<Outcome> {
     match command {
         Command::Node(arguments) => commands::node::run(&arguments, functions),
+        Command::Router(arguments) => commands::router::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(&arguments),
         Command::Status(arguments) => {
             commands::operator(hotpair_ctl::status(&arguments, &mut Console::standard()))
@@ -149,7 +156,9 @@ fn run(command: Command, functions: Vec<Registered>) -> anyhow::Result<Outcome> 
         }
         Command::Call(arguments) => commands::call::run(&arguments),
         Command::Config { command: ConfigCommand::Check { file } } => commands::check_config(&file),
-        Command::Config { command: ConfigCommand::Example } => commands::print(config::EXAMPLE),
+        Command::Config { command: ConfigCommand::Example { router } } => {
+            commands::print(if router { config::router::EXAMPLE } else { config::EXAMPLE })
+        }
         Command::User { command } => commands::user::run(&command),
         Command::Release { config } => commands::release::run(&config),
         Command::Simulate(arguments) => commands::simulate::run(&arguments),

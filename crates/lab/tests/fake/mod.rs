@@ -102,8 +102,9 @@ impl FakePair {
 
     pub(crate) fn targets(&self, attempt_limit: Duration) -> Vec<Target> {
         let target = |(name, address): (&str, SocketAddr)| Target {
-            name: name.to_owned(),
+            name: Some(name.to_owned()),
             http: Http::new(Place::Here, address).with_limit(attempt_limit),
+            codes: Arc::default(),
         };
         ["a", "b"].into_iter().zip(self.ports.iter().map(Port::address)).map(target).collect()
     }

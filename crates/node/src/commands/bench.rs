@@ -6,6 +6,7 @@
 pub(crate) mod dataset;
 mod engine;
 mod failover;
+mod router;
 mod stream;
 mod tables;
 
@@ -74,9 +75,11 @@ enum Part {
     Recovery,
     /// Commits through the clients' HTTP, beside Redis with one replica.
     Tables,
+    /// Requests carried by the router, beside HAProxy.
+    Router,
 }
 
-const ALL: [Part; 10] = [
+const ALL: [Part; 11] = [
     Part::Kill,
     Part::Freeze,
     Part::Switch,
@@ -87,6 +90,7 @@ const ALL: [Part; 10] = [
     Part::Catchup,
     Part::Recovery,
     Part::Tables,
+    Part::Router,
 ];
 
 /// Runs the parts and prints the report.
@@ -110,6 +114,7 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<Outcome> {
             Part::Engine => engine::commits(arguments.commits, arguments.outstanding)?,
             Part::Catchup => engine::catching_up(arguments.redo_megabytes, arguments.outstanding)?,
             Part::Tables => tables::against_redis(arguments.connections, arguments.seconds)?,
+            Part::Router => router::against_haproxy(arguments.connections, arguments.seconds)?,
             Part::Recovery => engine::recovery(arguments.redo_megabytes, arguments.outstanding)?,
         };
         progress(&format!("{name}: {figures}"));

@@ -1,5 +1,5 @@
-//! `hotpair demo`: a whole pair on this machine, with a real ZooKeeper and real data, broken on
-//! purpose, judged by a separate program from what its client saw.
+//! `hotpair demo`: a whole pair on this machine, with a real ZooKeeper, real data and a router
+//! that clients speak to, broken on purpose, judged by a separate program from what its client saw.
 
 mod counters;
 mod story;
@@ -8,12 +8,15 @@ mod table;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use hotpair_lab::load::{Load, Plan};
 use hotpair_lab::node::Pair;
+use hotpair_lab::router::Router;
 use hotpair_lab::scratch::Scratch;
+use hotpair_lab::session::Codes;
 use hotpair_lab::wait::eventually;
 use hotpair_lab::zookeeper::ZooKeeper;
 use serde_json::json;
@@ -40,6 +43,8 @@ pub(crate) struct DemoArguments {
 const DATA: &str = "deploy/demo/data/sp500_prices.csv.gz";
 /// Everything that is waited for comes much sooner.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Longer than the router holds anything: a client that had no answer by then was left alone.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(15);
 
 /// Runs the demo to its end.
 pub(crate) fn run(arguments: &DemoArguments) -> Result<Outcome> {
@@ -70,13 +75,19 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<Outcome> {
     let call = json!({"function": 1101, "arguments": {
         "dataset": "external-investment", "key": ["2022-12-28", "AAPL"]}});
     let echo = json!({"function": 1901, "arguments": {"hello": "pair"}});
+    say("starting a router: clients know nothing else …");
+    let mut router = Router::before(&pair)?;
+    router.start()?;
+    router.wait_for("has found the master", |status| status["standing"] == "serving")?;
+    let codes = Arc::new(Codes::default());
+    let target = router.target(ATTEMPT_LIMIT, &codes);
     say("clients log in, once, and count: each adds 1 to a row of its own …");
-    let counters = Counters::start(&pair, &scratch.join("counters.jsonl"))?;
+    let counters = Counters::start(&target, &scratch.join("counters.jsonl"))?;
     let sample = counters.ask(1101, &call["arguments"])?;
     say(&format!("  a lookup answers {sample}"));
     say("another client calls once every 20 ms …");
-    let load = Load::start(&pair, Plan { call: echo, ..Plan::default() });
-    let mut story = Story::new(&mut pair, &mut zookeeper, &counters, &say);
+    let load = Load::start_at(vec![target], Plan { call: echo, ..Plan::default() });
+    let mut story = Story::new(&mut pair, &mut zookeeper, &counters, &codes, &say);
     story.tell()?;
     let events = story.end();
     let mut requests = load.stop()?;
@@ -89,6 +100,7 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<Outcome> {
     } else {
         writeln!(out, "{}", verdict.text)?;
     }
+    router.stop(LIMIT)?;
     for node in &mut pair.nodes {
         node.stop(LIMIT)?;
     }

@@ -5,6 +5,7 @@ pub(crate) mod call;
 pub(crate) mod demo;
 pub(crate) mod node;
 pub(crate) mod release;
+pub(crate) mod router;
 pub(crate) mod simulate;
 pub(crate) mod user;
 
@@ -14,7 +15,7 @@ use std::path::Path;
 use anyhow::Result;
 use hotpair_ctl::Outcome;
 
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, RouterConfig};
 use crate::settings;
 
 /// Says what went wrong, on standard error.
@@ -34,8 +35,12 @@ pub(crate) fn operator(command: impl Future<Output = Result<Outcome>>) -> Result
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
 }
 
-/// Reads the file as a node would, and says so when it can be used.
+/// Reads the file as a node or a router would, and says so when it can be used.
 pub(crate) fn check_config(file: &Path) -> Result<Outcome> {
+    if RouterConfig::is_meant(file) {
+        let config = RouterConfig::read(file)?;
+        return print(&format!("{}: router of pair {}: good\n", file.display(), config.pair));
+    }
     let config = NodeConfig::read(file)?;
     settings::datasets(&config).map_err(|problems| config_error(file, problems))?;
     print(&format!("{}: node {} of pair {}: good\n", file.display(), config.node, config.pair))

@@ -157,7 +157,7 @@ fn assemble(
 
 /// A crowd at one door must not take the descriptors of the link and of ZooKeeper's session: the
 /// limit goes up to what the system allows, which is more than all doors let in together.
-fn raise_file_limit() {
+pub(super) fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

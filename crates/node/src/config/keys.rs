@@ -19,6 +19,9 @@ pub(super) enum Key {
     Later,
 }
 
+/// The keys of a table, or of a file.
+pub(super) type Known = &'static [(&'static str, Key)];
+
 use Key::{Later, Names, Table, Tables, Value};
 
 const LISTEN: Key = Table(&[("client", Value), ("admin", Value), ("peer", Value)]);
@@ -99,6 +102,32 @@ pub(super) const NODE: &[(&str, Key)] = &[
     ),
 ];
 
+/// The keys of a router's file.
+pub(super) const ROUTER: &[(&str, Key)] = &[
+    ("pair", Value),
+    ("listen", Table(&[("client", Value), ("admin", Value)])),
+    ("nodes", Tables(&[("name", Value), ("client", Value), ("admin", Value)])),
+    ("admin", Table(&[("read_token_file", Value)])),
+    (
+        "tls",
+        Table(&[("insecure", Value), ("certificate", Later), ("key", Later), ("authority", Later)]),
+    ),
+    ("vsoa", Later),
+    ("services", Later),
+    ("hold", Table(&[("planned", Value), ("crash", Value), ("bytes", Value), ("bound", Value)])),
+    (
+        "limits",
+        Table(&[
+            ("requests", Value),
+            ("held", Value),
+            ("connections", Value),
+            ("node_connections", Value),
+            ("streams", Value),
+            ("threads", Value),
+        ]),
+    ),
+];
+
 /// A key that does not belong, with its line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Misplaced {
@@ -134,20 +163,14 @@ impl fmt::Display for Misplaced {
     }
 }
 
-/// Every key of the document that does not belong.
-pub(super) fn misplaced(text: &str, document: &DeTable<'_>) -> Vec<Misplaced> {
+/// Every key of the document that does not belong where these are known.
+pub(super) fn misplaced(text: &str, document: &DeTable<'_>, known: Known) -> Vec<Misplaced> {
     let mut found = Vec::new();
-    walk(text, document, NODE, "", &mut found);
+    walk(text, document, known, "", &mut found);
     found
 }
 
-fn walk(
-    text: &str,
-    table: &DeTable<'_>,
-    known: &'static [(&'static str, Key)],
-    prefix: &str,
-    found: &mut Vec<Misplaced>,
-) {
+fn walk(text: &str, table: &DeTable<'_>, known: Known, prefix: &str, found: &mut Vec<Misplaced>) {
     for (name, value) in table {
         let key = if prefix.is_empty() {
             name.get_ref().to_string()
@@ -212,8 +235,7 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 /// Is there such a key, seen as the dotted path of an environment variable?
-pub(super) fn is_known(path: &str) -> bool {
-    let mut known = NODE;
+pub(super) fn is_known(path: &str, mut known: Known) -> bool {
     let mut parts = path.split('.').peekable();
     while let Some(part) = parts.next() {
         match known.iter().find(|(k, _)| *k == part).map(|(_, key)| key) {

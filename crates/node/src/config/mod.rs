@@ -5,6 +5,7 @@
 //! file is read along with it.
 
 mod keys;
+pub(crate) mod router;
 pub(crate) mod users;
 mod words;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+pub(crate) use self::router::RouterConfig;
 use self::users::Users;
 pub(crate) use self::words::{Acknowledgement, CoordinatorKind, HeldWhen, ReplicationWay, Word};
 
@@ -304,11 +306,7 @@ impl NodeConfig {
     /// Reads the file and the environment of this process.
     pub(crate) fn read(file: &Path) -> Result<Self, ConfigError> {
         let fail = |problems| ConfigError::new(file, problems);
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| fail(vec![format!("cannot be read: {error}")]))?;
-        let environment = std::env::vars()
-            .filter(|(name, _)| name.starts_with(&format!("{ENVIRONMENT}__")))
-            .collect();
+        let (text, environment) = sources(file)?;
         let mut config = Self::parse(&text, &environment).map_err(fail)?;
         config.read_users(file.parent().unwrap_or(Path::new(""))).map_err(fail)?;
         Ok(config)
@@ -327,19 +325,7 @@ impl NodeConfig {
 
     /// Parses the file's text and the environment's variables that begin with the prefix.
     fn parse(text: &str, environment: &BTreeMap<String, String>) -> Result<Self, Vec<String>> {
-        let document = toml::de::DeTable::parse(text)
-            .map_err(|error| vec![error.to_string().trim().replace('\n', " ")])?;
-        let mut problems: Vec<String> =
-            keys::misplaced(text, document.get_ref()).iter().map(ToString::to_string).collect();
-        for name in environment.keys() {
-            let path = name[ENVIRONMENT.len() + 2..].to_lowercase().replace("__", ".");
-            if !keys::is_known(&path) {
-                problems.push(format!("environment variable {name}: unknown key {path}"));
-            }
-        }
-        if !problems.is_empty() {
-            return Err(problems);
-        }
+        check_keys(text, environment, keys::NODE)?;
         let from_environment = config::Environment::with_prefix(ENVIRONMENT)
             .prefix_separator("__")
             .separator("__")
@@ -386,13 +372,7 @@ impl NodeConfig {
 
     fn validate_names(&self, problems: &mut Vec<String>) {
         for (key, value) in [("pair", &self.pair), ("node", &self.node)] {
-            let good = !value.is_empty()
-                && value.len() <= 64
-                && value.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-            if !good {
-                problems
-                    .push(format!("{key} = {value:?}: a name has 1 to 64 letters, digits, - or _"));
-            }
+            check_name(problems, key, value);
         }
     }
 
@@ -406,19 +386,7 @@ impl NodeConfig {
         .into_iter()
         .filter_map(|(key, address)| Some((key, address?)))
         .collect();
-        for (i, (key, address)) in addresses.iter().enumerate() {
-            for (other_key, other) in &addresses[..i] {
-                if address == other && address.port() != 0 {
-                    problems.push(format!("{key} and {other_key} are both {address}"));
-                }
-            }
-            if !address.ip().is_loopback() && !self.tls.insecure {
-                problems.push(format!(
-                    "{key} = \"{address}\" is not a loopback address and TLS is not built in this \
-                     version: write tls.insecure = true if plain text is meant"
-                ));
-            }
-        }
+        check_listening(problems, &addresses, self.tls.insecure);
     }
 
     fn validate_peer(&self, problems: &mut Vec<String>) {
@@ -573,6 +541,62 @@ impl NodeConfig {
         text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         })
+    }
+}
+
+/// A file's text, and what the environment of this process says beside it.
+fn sources(file: &Path) -> Result<(String, BTreeMap<String, String>), ConfigError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| ConfigError::new(file, vec![format!("cannot be read: {error}")]))?;
+    let environment = std::env::vars()
+        .filter(|(name, _)| name.starts_with(&format!("{ENVIRONMENT}__")))
+        .collect();
+    Ok((text, environment))
+}
+
+/// Every key of the file and of the environment must be one of these.
+fn check_keys(
+    text: &str,
+    environment: &BTreeMap<String, String>,
+    known: keys::Known,
+) -> Result<(), Vec<String>> {
+    let document = toml::de::DeTable::parse(text)
+        .map_err(|error| vec![error.to_string().trim().replace('\n', " ")])?;
+    let mut problems: Vec<String> =
+        keys::misplaced(text, document.get_ref(), known).iter().map(ToString::to_string).collect();
+    for name in environment.keys() {
+        let path = name[ENVIRONMENT.len() + 2..].to_lowercase().replace("__", ".");
+        if !keys::is_known(&path, known) {
+            problems.push(format!("environment variable {name}: unknown key {path}"));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// A name that can stand in znodes, labels and file names.
+fn check_name(problems: &mut Vec<String>, key: &str, value: &str) {
+    let good = !value.is_empty()
+        && value.len() <= 64
+        && value.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    if !good {
+        problems.push(format!("{key} = {value:?}: a name has 1 to 64 letters, digits, - or _"));
+    }
+}
+
+/// No address is bound twice, and none is open to others in plain text unless that is meant.
+fn check_listening(problems: &mut Vec<String>, addresses: &[(&str, SocketAddr)], insecure: bool) {
+    for (i, (key, address)) in addresses.iter().enumerate() {
+        for (other_key, other) in &addresses[..i] {
+            if address == other && address.port() != 0 {
+                problems.push(format!("{key} and {other_key} are both {address}"));
+            }
+        }
+        if !address.ip().is_loopback() && !insecure {
+            problems.push(format!(
+                "{key} = \"{address}\" is not a loopback address and TLS is not built in this \
+                 version: write tls.insecure = true if plain text is meant"
+            ));
+        }
     }
 }
 

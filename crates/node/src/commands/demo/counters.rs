@@ -11,10 +11,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use hotpair_lab::checker::tables::Operation;
 use hotpair_lab::checker::{Outcome as Told, Request};
-use hotpair_lab::node::Pair;
 use hotpair_lab::request_log::RequestLog;
 use hotpair_lab::scratch::Scratch;
-use hotpair_lab::session::{Patience, Session, User, targets};
+use hotpair_lab::session::{Patience, Session, Target, User};
 use serde_json::{Value, json};
 
 use super::LIMIT;
@@ -24,8 +23,6 @@ use crate::commands::user;
 const CLIENTS: usize = 8;
 /// Between two requests of a client.
 const PAUSE: Duration = Duration::from_millis(20);
-/// A node that does not answer within this is asked again, or the other one is.
-const ATTEMPT_LIMIT: Duration = Duration::from_millis(500);
 
 /// Who may log in; the demo's own.
 fn user() -> User {
@@ -78,14 +75,14 @@ impl Counted {
 
 impl Counters {
     /// Everybody logs in, once, and begins.
-    pub(super) fn start(pair: &Pair, log: &Path) -> Result<Self> {
+    pub(super) fn start(target: &Target, log: &Path) -> Result<Self> {
         let log = Arc::new(RequestLog::create(log)?);
         let patience = Arc::new(Patience::default());
         let stop = Arc::new(AtomicBool::new(false));
         let mut clients = Vec::new();
         for number in 1..=CLIENTS {
             let name = format!("client-{number}");
-            let (targets, log) = (targets(pair, ATTEMPT_LIMIT), log.clone());
+            let (targets, log) = (vec![target.clone()], log.clone());
             let session = Session::login(&name, &user(), targets, log, patience.clone())?;
             let session = Arc::new(session);
             let acknowledged = Arc::new(AtomicU64::new(0));

@@ -1,10 +1,12 @@
 //! What is done to the pair, one event after the other, and what is noted of each.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use hotpair_lab::load::now_ns;
 use hotpair_lab::node::Pair;
+use hotpair_lab::session::Codes;
 use hotpair_lab::wait::eventually;
 use hotpair_lab::zookeeper::ZooKeeper;
 use serde_json::json;
@@ -29,6 +31,8 @@ pub(super) struct Event {
     pub(super) master: String,
     /// Sessions alive afterwards, of those that logged in at the beginning.
     pub(super) sessions: (usize, usize),
+    /// What clients were answered meanwhile, by error number.
+    pub(super) codes: BTreeMap<String, u64>,
 }
 
 /// The story and what it acts on.
@@ -36,6 +40,7 @@ pub(super) struct Story<'a> {
     pair: &'a mut Pair,
     zookeeper: &'a mut ZooKeeper,
     counters: &'a Counters,
+    codes: &'a Codes,
     say: &'a dyn Fn(&str),
     events: Vec<Event>,
 }
@@ -45,9 +50,10 @@ impl<'a> Story<'a> {
         pair: &'a mut Pair,
         zookeeper: &'a mut ZooKeeper,
         counters: &'a Counters,
+        codes: &'a Codes,
         say: &'a dyn Fn(&str),
     ) -> Self {
-        Self { pair, zookeeper, counters, say, events: Vec::new() }
+        Self { pair, zookeeper, counters, codes, say, events: Vec::new() }
     }
 
     pub(super) fn end(self) -> Vec<Event> {
@@ -169,6 +175,7 @@ impl<'a> Story<'a> {
             epochs: (epoch, self.pair.nodes[master].role()?.epoch),
             master: self.name(master),
             sessions: self.counters.alive(),
+            codes: self.codes.take(),
         };
         (self.say)(&format!(
             "  {} serves in epoch {} (before: {}); {} of {} sessions alive",

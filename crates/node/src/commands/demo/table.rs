@@ -1,5 +1,6 @@
 //! The demo's end: the logs on disk, the checker's verdict, and one table of all events.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use anyhow::{Context, Result};
 use hotpair_lab::checker::Request;
 use hotpair_lab::node::Pair;
 use hotpair_lab::scratch::Scratch;
+use hotpair_lab::session::is_documented;
 use serde_json::{Value, json};
 
 use super::counters::Counted;
@@ -52,13 +54,18 @@ pub(super) fn judge(
         + report["unknown"].as_u64().unwrap_or(u64::MAX);
     let exact = counted.iter().all(Counted::exact);
     let alive = events.iter().all(|event| event.sessions.0 == event.sessions.1);
-    let good = output.status.success() && lost == 0 && exact && alive;
-    let text = format!("{}{}", render(&rows, &report, lost, good), counters(counted));
+    let documented = |event: &Event| event.codes.keys().all(|code| is_documented(code));
+    let documented = events.iter().all(documented);
+    let good = output.status.success() && lost == 0 && exact && alive && documented;
+    let text =
+        format!("{}{}{}", render(&rows, &report, lost, good), answers(events), counters(counted));
     let json = json!({
         "good": good,
         "lost": lost,
         "counters": counted.iter().map(Counted::json).collect::<Vec<_>>(),
         "events": rows.iter().map(Row::json).collect::<Vec<_>>(),
+        "answers": events.iter().map(|event| json!({"event": event.name, "codes": event.codes}))
+            .collect::<Vec<_>>(),
         "checker": report,
     });
     Ok(Verdict { good, text, json })
@@ -156,6 +163,26 @@ fn render(rows: &[Row], report: &Value, lost: u64, good: bool) -> String {
     );
     for violation in report["violations"].as_array().into_iter().flatten() {
         let _ = write!(text, "\nBROKEN: {}", violation.as_str().unwrap_or("?"));
+    }
+    text
+}
+
+/// Every kind of answer that clients saw around each event, behind the router.
+fn answers(events: &[Event]) -> String {
+    let codes: BTreeSet<&String> = events.iter().flat_map(|event| event.codes.keys()).collect();
+    let mut text = format!("\n\n{:<22}", "answers to clients");
+    for code in &codes {
+        let _ = write!(text, " {code:>10}");
+    }
+    for event in events {
+        let _ = write!(text, "\n{:<22}", event.name);
+        for code in &codes {
+            let count = event.codes.get(*code).map_or("-".to_owned(), u64::to_string);
+            let _ = write!(text, " {count:>10}");
+        }
+    }
+    for code in codes.iter().filter(|code| !is_documented(code)) {
+        let _ = write!(text, "\nBROKEN: {code:?} is no documented answer");
     }
     text
 }
