@@ -10,6 +10,7 @@ pub mod call;
 pub mod control;
 pub mod error_number;
 pub mod role;
+pub mod services;
 pub mod status;
 
 pub use alerts::{AlertEntry, AlertmanagerAlert, Alerts};
@@ -20,6 +21,7 @@ pub use call::{
 pub use control::{OrderAnswer, PromoteBody, SwitchoverAnswer, SwitchoverBody};
 pub use error_number::ErrorNumber;
 pub use role::{PeerRole, Role};
+pub use services::{ProxyStatus, ServiceBody, ServiceMember, ServiceStatus, Services};
 pub use status::{
     Addresses, DatasetStatus, Histogram, PeerStatus, PhaseLength, RequestTotals, Sessions, Status,
     Why,
