@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hotpair_core::pair::Moment;
 use hotpair_core::pair::identity::Epoch;
 use hotpair_core::services::governed::{
-    Change, Choice, Effect, Fact, Governed, GovernedSettings, Members, OrderRefused, Side,
+    Change, Choice, Effect, Fact, Governed, GovernedSettings, Health, Members, OrderRefused, Side,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep_until, timeout};
@@ -87,6 +87,7 @@ impl Service {
             started,
             serving,
             epoch: None,
+            writing: 0,
             records,
             facts: facts.0,
             waiting: BTreeMap::new(),
@@ -120,6 +121,8 @@ struct Task {
     serving: watch::Receiver<Option<Epoch>>,
     /// The one that the machine was told of.
     epoch: Option<Epoch>,
+    /// Rows that are being written.
+    writing: u32,
     records: Arc<dyn Records>,
     facts: mpsc::Sender<Fact>,
     waiting: BTreeMap<u64, oneshot::Sender<Result<Choice, OrderRefused>>>,
@@ -145,7 +148,7 @@ impl Task {
                     Ok(()) => self.look_whether_serving(),
                     Err(_) => return,
                 },
-                Some(fact) = facts.recv() => self.tell(fact),
+                Some(fact) = facts.recv() => self.hear(fact),
                 order = orders.recv() => match order {
                     Some(order) => self.take_order(order),
                     None => return,
@@ -155,17 +158,27 @@ impl Task {
         }
     }
 
+    /// A row on its way when the gate closed may still be written: what is recorded is known, and
+    /// begun with, only after its end.
     fn look_whether_serving(&mut self) {
         let serving = *self.serving.borrow_and_update();
-        if serving == self.epoch {
-            return;
+        if self.epoch.is_some() && serving != self.epoch {
+            self.epoch = None;
+            self.tell(Fact::MastershipEnded);
         }
-        self.epoch = serving;
-        let fact = match serving {
-            Some(_) => Fact::MastershipBegan { recorded: self.recorded() },
-            None => Fact::MastershipEnded,
-        };
+        if serving.is_some() && self.epoch.is_none() && self.writing == 0 {
+            self.epoch = serving;
+            let recorded = self.recorded();
+            self.tell(Fact::MastershipBegan { recorded });
+        }
+    }
+
+    fn hear(&mut self, fact: Fact) {
+        if matches!(fact, Fact::Recorded { .. } | Fact::NotRecorded { .. }) {
+            self.writing -= 1;
+        }
         self.tell(fact);
+        self.look_whether_serving();
     }
 
     /// What the row says; one that cannot be read is as good as none, and said.
@@ -237,7 +250,8 @@ impl Task {
         }
     }
 
-    fn record(&self, record: u64, choice: &Choice) {
+    fn record(&mut self, record: u64, choice: &Choice) {
+        self.writing += 1;
         let epoch = self.epoch.expect("only who serves decides");
         let row = choice.encode(&self.settings.members);
         let writing = self.records.write(epoch, &self.settings.name, row);
@@ -256,7 +270,7 @@ impl Task {
 /// What is compared to see what is worth a line of the log.
 struct Picture {
     active: Option<String>,
-    health: [hotpair_core::services::governed::Health; 2],
+    health: [Health; 2],
 }
 
 impl Picture {
@@ -269,7 +283,6 @@ impl Picture {
 }
 
 fn log(service: &str, before: &Picture, governed: &Governed) {
-    use hotpair_core::services::governed::Health;
     let after = Picture::of(governed);
     for (side, (before, after)) in SIDES.into_iter().zip(before.health.iter().zip(after.health)) {
         let address = governed.choice().members.at(side);

@@ -10,21 +10,32 @@ use crate::{Check, Writing};
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// Rows in memory, as two nodes would have them.
+/// Rows in memory, as two nodes would have them. What is written while they are `slow` is there once
+/// somebody lets it be.
 #[derive(Debug, Default)]
-struct Rows(Mutex<BTreeMap<String, Vec<u8>>>);
+struct Rows {
+    rows: Mutex<BTreeMap<String, Vec<u8>>>,
+    slow: Mutex<Option<watch::Receiver<bool>>>,
+}
 
 #[derive(Debug)]
 struct Shared(Arc<Rows>);
 
 impl Records for Shared {
     fn row(&self, service: &str) -> Option<Vec<u8>> {
-        self.0.0.lock().unwrap().get(service).cloned()
+        self.0.rows.lock().unwrap().get(service).cloned()
     }
 
     fn write(&self, _: Epoch, service: &str, row: Vec<u8>) -> Writing {
-        self.0.0.lock().unwrap().insert(service.to_owned(), row);
-        Box::pin(async { Ok(()) })
+        let (rows, slow) = (Arc::clone(&self.0), self.0.slow.lock().unwrap().clone());
+        let service = service.to_owned();
+        Box::pin(async move {
+            if let Some(mut slow) = slow {
+                slow.wait_for(|goes_on| *goes_on).await.unwrap();
+            }
+            rows.rows.lock().unwrap().insert(service, row);
+            Ok(())
+        })
     }
 }
 
@@ -133,4 +144,29 @@ async fn orders_are_carried_out_or_refused_with_the_reason() {
     assert!(order(activate("third")).await.to_string().contains("write primary, standby or"));
     let alike = ServiceBody { standby: Some(a.clone()), ..ServiceBody::default() };
     assert!(order(alike).await.to_string().contains("would both be"));
+}
+
+#[tokio::test]
+async fn a_row_written_while_this_node_did_not_serve_is_what_it_goes_on_with() {
+    let ((a, _first), (b, _second)) = (server("127.0.0.1:0").await, server("127.0.0.1:0").await);
+    let rows = Arc::<Rows>::default();
+    let node = node(&rows, &a, &b);
+    node.serving.send_replace(Some(Epoch(1)));
+    node.eventually("both are up", |status| status.members.iter().all(|m| m.health == "up")).await;
+    node.active("primary").await;
+    let (go_on, slow) = watch::channel(false);
+    *rows.slow.lock().unwrap() = Some(slow);
+    let governor = node.governor.clone();
+    let order = tokio::spawn(async move { governor.order("gyro", &activate("standby")).await });
+    node.eventually("it is being written", |status| status.why.contains("written")).await;
+    // A switch that is undone: the gate closes and opens again, in the same epoch.
+    node.serving.send_replace(None);
+    let ended = order.await.unwrap().unwrap_err();
+    assert_eq!(ended, OrderError::Refused(OrderRefused::Ended));
+    node.serving.send_replace(Some(Epoch(1)));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!node.governor.list().services[0].governing, "what is recorded is not known yet");
+    go_on.send_replace(true);
+    let status = node.eventually("it governs", |status| status.governing).await;
+    assert_eq!(status.active.as_deref(), Some("standby"));
 }
