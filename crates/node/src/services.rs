@@ -13,7 +13,7 @@ use hotpair_core::pair::identity::Epoch;
 use hotpair_core::services::governed::Members;
 use hotpair_core::tables::SERVICES;
 use hotpair_core::tables::change::{Operation, ReplyPlan, Request};
-use hotpair_gateway::{Gate, Tables};
+use hotpair_gateway::{Gate, Refused, Tables};
 use hotpair_governor::{Check, Governor, OrderError, Records, ServiceSettings, Writing};
 use hotpair_protocol::{ServiceBody, Services};
 use tokio::sync::watch;
@@ -28,7 +28,7 @@ pub(crate) fn start(
 ) -> Result<Arc<dyn GovernedServices>> {
     let services =
         config.services.iter().map(settings).collect::<Result<Vec<ServiceSettings>>>()?;
-    let records = Arc::new(Rows { tables });
+    let records = Arc::new(Rows { tables, gate: gate.clone() });
     let (tell, serving) = watch::channel(None);
     let runtime = tokio::runtime::Builder::new_current_thread()
         // Names that are looked up for checks and connections; more wait.
@@ -77,10 +77,12 @@ fn settings(config: &ServiceConfig) -> Result<ServiceSettings> {
     })
 }
 
-/// Rows of the replicated table, by the service's name.
+/// Rows of the replicated table, by the service's name. They are written behind the gate as clients'
+/// changes are, so that a drain waits for them and nothing is written after it.
 #[derive(Debug)]
 struct Rows {
     tables: Tables,
+    gate: Gate,
 }
 
 impl Records for Rows {
@@ -104,8 +106,12 @@ impl Records for Rows {
             operations: vec![put],
             reply: ReplyPlan::Results,
         };
-        let tables = self.tables.clone();
+        let (tables, entered) = (self.tables.clone(), self.gate.enter());
         Box::pin(async move {
+            let pass = entered.map_err(|refused| refused.to_string())?;
+            if pass.epoch() != epoch {
+                return Err(Refused::OtherEpoch.to_string());
+            }
             tables.commit(epoch, request).await.map(drop).map_err(|error| error.to_string())
         })
     }

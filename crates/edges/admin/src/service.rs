@@ -131,7 +131,11 @@ impl AdminService {
                 Response::new(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
             }
             "/events" => self.follow(),
-            _ => return None,
+            path => {
+                let name = named(path)?;
+                let services = state.services.list().services;
+                document(services.iter().find(|service| service.name == name)?)
+            }
         })
     }
 

@@ -17,6 +17,7 @@ use std::time::Duration;
 use hotpair_core::services::governed::Address;
 use hotpair_http::Occasionally;
 use hotpair_protocol::ProxyStatus;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -179,8 +180,10 @@ async fn lead_one(
         }
     };
     let Some(mut server) = server else { return reset(&client) };
-    // Failing costs latency only.
-    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    for stream in [&client, &server] {
+        // Failing costs latency, or a place that is kept for longer.
+        let _ = (stream.set_nodelay(true), SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE));
+    }
     let whole = tokio::select! {
         biased;
         _ = &mut cut => false,
@@ -202,6 +205,12 @@ fn reset(stream: &TcpStream) {
 const CONNECTIONS_MAX: usize = 1024;
 /// How long a member may take to accept a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// A side that went without a word, as machines without power do, gives its place back within two
+/// minutes. Connections that are only silent stay.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(15))
+    .with_retries(4);
 const BIND_AGAIN: Duration = Duration::from_millis(100);
 const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
 

@@ -676,6 +676,9 @@ async fn services_are_shown_to_everybody_and_changed_with_the_token() {
     let served = serving(Tokens::new(Some(TOKEN), None));
     let services: hotpair_protocol::Services = served.json("/services").await;
     assert_eq!(services.services[0].name, "gyro");
+    let one: hotpair_protocol::ServiceStatus = served.json("/services/gyro").await;
+    assert_eq!(one, services.services[0]);
+    assert_eq!(served.text("/services/giro").await.0, 404);
     let order = async |path: &str, token, body: &str| {
         let answer = served.ask(Method::POST, path, token, body).await;
         (answer.status.as_u16(), String::from_utf8(answer.body.to_vec()).unwrap())
