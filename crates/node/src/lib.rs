@@ -14,6 +14,7 @@ mod logging;
 mod operators;
 mod orders;
 mod planted;
+mod services;
 mod settings;
 mod supervisor;
 mod tables;

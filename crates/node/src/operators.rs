@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use hotpair_admin::{
-    AdminCommand, AdminService, AdminState, Health, Live, Snapshot, TableFigures, Tokens, Webhook,
-    WebhookSettings,
+    AdminCommand, AdminService, AdminState, GovernedServices, Health, Live, Snapshot, TableFigures,
+    Tokens, Webhook, WebhookSettings,
 };
 use hotpair_core::pair::identity::Epoch;
 use hotpair_gateway::{Gate, Meters};
@@ -22,6 +22,7 @@ pub(crate) struct Shown {
     pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(crate) health: Arc<Health>,
     pub(crate) commands: mpsc::Sender<AdminCommand>,
+    pub(crate) services: Arc<dyn GovernedServices>,
 }
 
 /// What is asked at the moment of answering.
@@ -70,6 +71,7 @@ pub(crate) fn start(
         live: Arc::new(AtThisMoment { gate, meters, tables }),
         tokens,
         commands: shown.commands,
+        services: shown.services,
     };
     let webhook = config
         .alerts

@@ -32,5 +32,7 @@ pub mod writer;
 pub const SESSIONS: &str = "hotpair.sessions";
 /// The table of users: key = the name.
 pub const USERS: &str = "hotpair.users";
+/// The table of governed services: key = the name.
+pub const SERVICES: &str = "hotpair.services";
 /// Tables with such names are the pair's own; functions of clients do not reach them.
 pub const OWN_PREFIX: &str = "hotpair.";

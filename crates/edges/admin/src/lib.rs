@@ -14,6 +14,7 @@ mod clock;
 pub mod health;
 mod metrics;
 pub mod service;
+pub mod services;
 pub mod snapshot;
 pub mod tokens;
 pub mod webhook;
@@ -21,6 +22,7 @@ mod why;
 
 pub use health::Health;
 pub use service::{AdminCommand, AdminService, AdminState, Live, TableFigures};
+pub use services::{GovernedServices, ServiceOrder, ServiceOutcome};
 pub use snapshot::{AlertRecord, Snapshot};
 pub use tokens::Tokens;
 pub use webhook::{Webhook, WebhookSettings};

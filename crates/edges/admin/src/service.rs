@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::clock;
 use crate::health::Health;
 use crate::metrics;
+use crate::services::{GovernedServices, named};
 use crate::snapshot::Snapshot;
 use crate::tokens::{Permission, Tokens};
 use crate::why::why;
@@ -86,6 +87,8 @@ pub struct AdminState {
     pub tokens: Tokens,
     /// Where orders go. When it is full they are refused.
     pub commands: mpsc::Sender<AdminCommand>,
+    /// Servers of other people.
+    pub services: Arc<dyn GovernedServices>,
 }
 
 /// Answers operators.
@@ -121,13 +124,18 @@ impl AdminService {
                 let TableFigures { sessions, idle_timeout_ms, .. } = state.live.tables();
                 document(&hotpair_protocol::Sessions { sessions, idle_timeout_ms })
             }
+            "/services" => document(&state.services.list()),
             "/metrics" => {
                 let live = &state.live;
                 let text = metrics::text(&snapshot, open, &live.requests(), live.tables());
                 Response::new(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
             }
             "/events" => self.follow(),
-            _ => return None,
+            path => {
+                let name = named(path)?;
+                let services = state.services.list().services;
+                document(services.iter().find(|service| service.name == name)?)
+            }
         })
     }
 
@@ -160,10 +168,7 @@ impl AdminService {
                         _ => self.adopt(request).await,
                     },
                     Permission::TokenNeeded => token_needed(),
-                    Permission::NoTokenConfigured => Response::text(
-                        StatusCode::FORBIDDEN,
-                        "orders are refused: no admin.token_file is configured\n",
-                    ),
+                    Permission::NoTokenConfigured => no_token_configured(),
                 })
             }
             "/master" | "/backup" => Some(Response::text(
@@ -261,7 +266,10 @@ impl Handler for AdminService {
                 self.look(path).unwrap_or_else(|| absent(path, &request.method))
             }
             Method::POST => {
-                let answer = self.order(&request).await;
+                let answer = match named(path) {
+                    Some(name) => Some(crate::services::order(&self.state, name, &request).await),
+                    None => self.order(&request).await,
+                };
                 answer.unwrap_or_else(|| absent(path, &request.method))
             }
             _ => absent(path, &request.method),
@@ -338,15 +346,20 @@ fn outcome(status: StatusCode, dry_run: bool, outcome: Result<String, String>) -
     Response::json(status, serde_json::to_vec(&answer).expect("the public words are JSON"))
 }
 
-fn told(status: StatusCode, outcome: Result<String, String>) -> Response {
+pub(crate) fn told(status: StatusCode, outcome: Result<String, String>) -> Response {
     let done = outcome.is_ok();
     let answer = OrderAnswer { done, text: outcome.unwrap_or_else(|why| why) };
     Response::json(status, serde_json::to_vec(&answer).expect("the public words are JSON"))
 }
 
-fn token_needed() -> Response {
+pub(crate) fn token_needed() -> Response {
     let text = "a token is needed: send it as `Authorization: Bearer TOKEN`\n";
     Response::text(StatusCode::UNAUTHORIZED, text).with_bearer_wanted()
+}
+
+pub(crate) fn no_token_configured() -> Response {
+    let text = "orders are refused: no admin.token_file is configured\n";
+    Response::text(StatusCode::FORBIDDEN, text)
 }
 
 /// The answer where a path, or its method, is not there; with the reason.
@@ -368,7 +381,7 @@ fn absent(path: &str, method: &Method) -> Response {
     Response::text(StatusCode::NOT_FOUND, text)
 }
 
-const LOOKS: [&str; 11] = [
+const LOOKS: [&str; 12] = [
     "/role",
     "/is-master",
     "/lookup",
@@ -378,12 +391,13 @@ const LOOKS: [&str; 11] = [
     "/why",
     "/alerts",
     "/functions",
+    "/services",
     "/events",
     "/metrics",
 ];
 const ORDERS: [&str; 5] = ["/switchover", "/promote", "/adopt", "/master", "/backup"];
 /// Public names that later versions fill.
-const NOT_BUILT: [&str; 5] = ["/", "/timeline", "/services", "/doctor", "/maintenance"];
+const NOT_BUILT: [&str; 4] = ["/", "/timeline", "/doctor", "/maintenance"];
 /// Event streams at a time: routers and a few people.
 const FOLLOWERS_MAX: usize = 64;
 /// Events that wait for one follower.

@@ -11,6 +11,7 @@ pub mod control;
 pub mod error_number;
 pub mod role;
 pub mod router;
+pub mod services;
 pub mod status;
 
 pub use alerts::{AlertEntry, AlertmanagerAlert, Alerts};
@@ -22,6 +23,7 @@ pub use control::{OrderAnswer, PromoteBody, SwitchoverAnswer, SwitchoverBody};
 pub use error_number::ErrorNumber;
 pub use role::{PeerRole, Role};
 pub use router::{NodeAsSeen, RouterStatus};
+pub use services::{ProxyStatus, ServiceBody, ServiceMember, ServiceStatus, Services};
 pub use status::{
     Addresses, DatasetStatus, Histogram, PeerStatus, PhaseLength, RequestTotals, Sessions, Status,
     Why,

@@ -33,7 +33,7 @@ use crate::operators::{self, Shown};
 use crate::supervisor::Supervisor;
 use crate::tables::TablesThread;
 use crate::writer::{self, Writer};
-use crate::{boot_clock, gate_log, settings};
+use crate::{boot_clock, gate_log, services, settings};
 
 /// What a node is told on the command line.
 #[derive(Debug, clap::Args)]
@@ -124,7 +124,8 @@ fn assemble(
         },
     )?;
     let (commands, orders) = mpsc::channel(16);
-    let shown = Shown { snapshots, health, commands };
+    let services = services::start(config, keeper.gate(), tables.tables.clone())?;
+    let shown = Shown { snapshots, health, commands, services };
     let watched = operators::start(
         config,
         shown,

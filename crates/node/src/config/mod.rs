@@ -6,6 +6,7 @@
 
 mod keys;
 pub(crate) mod router;
+mod services;
 pub(crate) mod users;
 mod words;
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 pub(crate) use self::router::RouterConfig;
+pub(crate) use self::services::{ServiceCheck, ServiceConfig};
 use self::users::Users;
 pub(crate) use self::words::{Acknowledgement, CoordinatorKind, HeldWhen, ReplicationWay, Word};
 
@@ -49,6 +51,9 @@ pub(crate) struct NodeConfig {
     /// Large read-mostly data to load.
     #[serde(default)]
     pub(crate) datasets: Vec<DatasetConfig>,
+    /// Servers of other people as primary and standby.
+    #[serde(default)]
+    pub(crate) services: Vec<ServiceConfig>,
     #[serde(default)]
     pub(crate) alerts: Alerts,
     #[serde(default)]
@@ -352,6 +357,7 @@ impl NodeConfig {
         self.validate_peer(&mut problems);
         self.validate_tables(&mut problems);
         self.validate_datasets(&mut problems);
+        services::validate(&self.services, &self.listen, &mut problems);
         for (key, file) in [
             ("admin.token_file", &self.admin.token_file),
             ("admin.read_token_file", &self.admin.read_token_file),
@@ -537,6 +543,7 @@ impl NodeConfig {
         for dataset in &self.datasets {
             text.push_str(&format!("\0{}\0{:?}\0{}", dataset.name, dataset.key, dataset.load));
         }
+        services::put_into_digest(&self.services, &mut text);
         // FNV-1a: stable over versions and machines, which std's hasher does not promise.
         text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

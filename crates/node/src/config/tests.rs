@@ -172,3 +172,65 @@ fn the_users_file_lies_beside_the_configuration_and_is_part_of_the_digest() {
     assert_ne!(config.digest(), parse(EXAMPLE).unwrap().digest());
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+const SERVICE: &str = r#"
+[[services]]
+name = "gyro"
+policy = "active-standby"
+primary = "127.0.0.1:4001"
+standby = "127.0.0.1:4002"
+check = "tcp"
+interval = "200ms"
+proxy = "127.0.0.1:4000"
+"#;
+
+#[test]
+fn the_services_of_the_example_are_valid_once_they_are_meant() {
+    let meant = EXAMPLE.lines().skip_while(|line| !line.starts_with("# [[services]]"));
+    let meant = meant.take_while(|line| !line.is_empty()).map(|line| &line[2..]);
+    let text = format!("{EXAMPLE}\n{}", meant.collect::<Vec<_>>().join("\n"));
+    let service = parse(&text).unwrap().services.remove(0);
+    assert_eq!((service.name.as_str(), service.interval.ms()), ("gyro", 500));
+    assert_eq!(service.check, ServiceCheck::Tcp);
+}
+
+#[test]
+fn services_that_cannot_be_meant_are_refused_by_name_key_and_value() {
+    let service =
+        |from: &str, to: &str| problems(&format!("{EXAMPLE}{}", SERVICE.replace(from, to)));
+    let said = service("\"tcp\"", "\"vsoa\"");
+    assert!(said.contains("services \"gyro\": check = \"vsoa\" is not built"), "{said}");
+    let said = service("\"tcp\"", "\"ping\"");
+    assert!(said.contains("\"ping\": must be tcp or http or vsoa"), "{said}");
+    let said = service("active-standby", "round-robin");
+    assert!(said.contains("\"round-robin\": must be active-standby"), "{said}");
+    let said = service("127.0.0.1:4002", "127.0.0.1:4001");
+    assert!(said.contains("primary and standby are both 127.0.0.1:4001"), "{said}");
+    let said = service("127.0.0.1:4002", "127.0.0.1");
+    assert!(said.contains("standby = \"127.0.0.1\": write host:port"), "{said}");
+    let said = service("127.0.0.1:4000", "127.0.0.1:7101");
+    assert!(said.contains("proxy and listen.admin are both 127.0.0.1:7101"), "{said}");
+    let said = service("127.0.0.1:4000", "127.0.0.1:4002");
+    assert!(said.contains("proxy and standby are both 127.0.0.1:4002"), "{said}");
+    let said = service("interval = \"200ms\"", "interval = \"1ms\"");
+    assert!(said.contains("services \"gyro\": interval = \"1ms\": must lie between"), "{said}");
+    let said = service("interval", "intervall");
+    assert!(said.contains("unknown key services.intervall; did you mean interval?"), "{said}");
+    assert!(said.starts_with("line "), "{said}");
+    let said = problems(&format!("{EXAMPLE}{SERVICE}{SERVICE}"));
+    assert!(said.contains("two are named \"gyro\""), "{said}");
+    assert!(said.contains("proxy is both 127.0.0.1:4000"), "{said}");
+}
+
+#[test]
+fn both_nodes_must_have_the_same_services_and_may_have_other_ports_in_front() {
+    let of = |from: &str, to: &str| {
+        parse(&format!("{EXAMPLE}{}", SERVICE.replace(from, to))).unwrap().digest()
+    };
+    let usual = of("", "");
+    assert_ne!(usual, parse(EXAMPLE).unwrap().digest());
+    assert_ne!(usual, of("127.0.0.1:4002", "127.0.0.1:4003"));
+    assert_ne!(usual, of("\"tcp\"", "\"http\""));
+    assert_eq!(usual, of("127.0.0.1:4000", "127.0.0.1:5000"));
+    assert_eq!(usual, of("200ms", "300ms"));
+}

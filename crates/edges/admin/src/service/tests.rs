@@ -137,6 +137,7 @@ fn serving(tokens: Tokens) -> Served {
         live: Arc::clone(&gate) as Arc<dyn Live>,
         tokens,
         commands: orders,
+        services: Arc::new(crate::services::tests::OneService),
     });
     let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
@@ -668,4 +669,30 @@ async fn more_slow_connections_than_there_is_room_for_do_not_shut_lookup_out() {
         }
     }
     assert_eq!(served.text("/lookup").await, (200, "true".into()));
+}
+
+#[tokio::test]
+async fn services_are_shown_to_everybody_and_changed_with_the_token() {
+    let served = serving(Tokens::new(Some(TOKEN), None));
+    let services: hotpair_protocol::Services = served.json("/services").await;
+    assert_eq!(services.services[0].name, "gyro");
+    let one: hotpair_protocol::ServiceStatus = served.json("/services/gyro").await;
+    assert_eq!(one, services.services[0]);
+    assert_eq!(served.text("/services/giro").await.0, 404);
+    let order = async |path: &str, token, body: &str| {
+        let answer = served.ask(Method::POST, path, token, body).await;
+        (answer.status.as_u16(), String::from_utf8(answer.body.to_vec()).unwrap())
+    };
+    let active = r#"{"active":"primary"}"#;
+    assert_eq!(order("/services/gyro", None, active).await.0, 401);
+    let (status, said) = order("/services/gyro", Some(TOKEN), active).await;
+    assert!(status == 200 && said.contains("\"done\":true"), "{status} {said}");
+    let (status, said) = order("/services/gyro", Some(TOKEN), r#"{"active":"standby"}"#).await;
+    assert!(status == 409 && said.contains("it is down"), "{status} {said}");
+    let (status, said) = order("/services/gyro", Some(TOKEN), r#"{"activ":"standby"}"#).await;
+    assert!(status == 400 && said.contains("activ"), "{status} {said}");
+    assert_eq!(order("/services/giro", Some(TOKEN), "{}").await.0, 404);
+    assert_eq!(order("/services", Some(TOKEN), "{}").await.0, 405);
+    let nobody = serving(Tokens::default());
+    assert_eq!(nobody.ask(Method::POST, "/services/gyro", None, "{}").await.status, 403);
 }
