@@ -60,6 +60,12 @@ impl Ticketed {
         bytes
     }
 
+    /// Whether a row holds what came of a call, rather than what is to be done.
+    #[must_use]
+    pub fn is_over(bytes: &[u8]) -> bool {
+        bytes.first().is_some_and(|kind| *kind != ACCEPTED)
+    }
+
     /// From the bytes of a row.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let broken = |what| RecordError::Content(what);
@@ -119,7 +125,10 @@ mod tests {
             Ticketed::Answer(b"{\"error_no\":0}".as_slice().into()),
         ];
         for call in all {
-            assert_eq!(Ticketed::decode(&call.encode()).unwrap(), call);
+            let bytes = call.encode();
+            let accepted = matches!(call, Ticketed::Accepted { .. });
+            assert_eq!(Ticketed::is_over(&bytes), !accepted);
+            assert_eq!(Ticketed::decode(&bytes).unwrap(), call);
         }
         for broken in [&b""[..], b"\x01abc", b"\x02", b"\x02\x02\0\0\0\0", b"\x09x"] {
             assert!(Ticketed::decode(broken).is_err(), "{broken:?}");

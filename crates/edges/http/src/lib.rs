@@ -12,7 +12,7 @@ mod occasionally;
 pub mod server;
 
 pub use bytes::Bytes;
-pub use client::{Answer, ClientError, Connection, Event, Events, Url};
+pub use client::{Answer, ClientError, Connection, Event, Events, Opened, Url};
 pub use hyper::{HeaderMap, Method, StatusCode, header};
 pub use occasionally::Occasionally;
 pub use server::{
