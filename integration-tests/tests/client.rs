@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which report by panicking")]
 
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,6 +14,8 @@ use hotpair_client::{Availability, Client, Error, ErrorNumber, Pushed, Session};
 use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::{LIMIT, serves};
 use hotpair_integration_tests::table_lab::{Options, TableLab};
+use hotpair_lab::node::hotpair;
+use hotpair_lab::session::User;
 use hotpair_lab::wait::eventually;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -246,6 +250,54 @@ fn what_goes_wrong_is_told_by_its_number() {
     scene.runtime.block_on(session.log_out()).unwrap();
     let over = run(session.call::<Value>(1901, json!({}))).unwrap_err();
     assert!(matches!(over, Error::SessionOver), "{over}");
+}
+
+/// `hotpair call` with these arguments, as the scene's user: its exit code and both outputs.
+fn call_as(user: &User, input: Option<&str>, arguments: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(hotpair().unwrap());
+    command.arg("call").args(arguments).args(["--user", &user.name]).stdout(Stdio::piped());
+    command.stdin(Stdio::piped()).stderr(Stdio::piped()).env_remove("HOTPAIR_PASSWORD");
+    if input.is_none() {
+        command.env("HOTPAIR_PASSWORD", &user.password);
+    }
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // One that does not read its input may be gone.
+    let _ = writeln!(stdin, "{}", input.unwrap_or_default());
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn the_command_line_calls_as_a_user_and_a_standby_names_its_master() {
+    let scene = Scene::new().unwrap();
+    let user = scene.lab.user.clone();
+    let standby = 1 - scene.lab.in_sync().unwrap();
+    let asked = scene.lab.pair.nodes[standby].client();
+    let master = scene.lab.pair.nodes[1 - standby].settings.client.to_string();
+    eventually(LIMIT, "the standby names its master", || {
+        let call = json!({"function": 1901, "arguments": {}});
+        let answer = asked.post("/v1/call", &call)?.json()?;
+        ensure!(answer["data"]["master"] == master, "{answer}");
+        Ok(())
+    })
+    .unwrap();
+    // Only the standby is given: it names who serves.
+    let url = format!("http://{}", scene.lab.pair.nodes[standby].settings.client);
+    let add = ["1006", "--arguments", r#"{"table":"t","key":"n","by":2}"#, "--url", &url];
+    let (code, said, notes) = call_as(&user, None, &add);
+    assert_eq!((code, said.contains("\"value\": 2")), (0, true), "{said}{notes}");
+    let by_input = [&add[..], &["--async", "--json"]].concat();
+    let (code, said, notes) = call_as(&user, Some(&user.password), &by_input);
+    assert!(code == 0 && notes.contains("ticket 1"), "{said}{notes}");
+    let envelope: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&envelope["error_no"], &envelope["data"]["value"]), (&json!(0), &json!(4)));
+    let (code, _, notes) = call_as(&user, Some("guess"), &add);
+    assert!(code == 1 && notes.contains("308000002"), "{code} {notes}");
+    let (code, _, notes) = call_as(&user, Some(""), &add);
+    assert!(code == 2 && notes.contains("password is empty"), "{code} {notes}");
 }
 
 #[test]
