@@ -6,6 +6,7 @@
 pub(crate) mod dataset;
 mod engine;
 mod failover;
+mod load;
 mod stream;
 mod tables;
 
@@ -50,6 +51,8 @@ pub(crate) struct BenchArguments {
     /// Seconds of each round of them.
     #[arg(long, default_value_t = 8)]
     seconds: u64,
+    #[command(flatten)]
+    load: load::LoadArguments,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -74,9 +77,11 @@ enum Part {
     Recovery,
     /// Commits through the clients' HTTP, beside Redis with one replica.
     Tables,
+    /// Calls of the client library at a constant rate, through a switch and a kill.
+    Load,
 }
 
-const ALL: [Part; 10] = [
+const ALL: [Part; 11] = [
     Part::Kill,
     Part::Freeze,
     Part::Switch,
@@ -87,6 +92,7 @@ const ALL: [Part; 10] = [
     Part::Catchup,
     Part::Recovery,
     Part::Tables,
+    Part::Load,
 ];
 
 /// Runs the parts and prints the report.
@@ -110,6 +116,7 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<Outcome> {
             Part::Engine => engine::commits(arguments.commits, arguments.outstanding)?,
             Part::Catchup => engine::catching_up(arguments.redo_megabytes, arguments.outstanding)?,
             Part::Tables => tables::against_redis(arguments.connections, arguments.seconds)?,
+            Part::Load => load::measure(&arguments.load, arguments.connections, arguments.seconds)?,
             Part::Recovery => engine::recovery(arguments.redo_megabytes, arguments.outstanding)?,
         };
         progress(&format!("{name}: {figures}"));
