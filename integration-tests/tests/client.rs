@@ -12,9 +12,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use hotpair_client::{Availability, Client, Error, ErrorNumber, Pushed, Session};
 use hotpair_integration_tests::exclusive::Exclusive;
-use hotpair_integration_tests::steps::{LIMIT, serves};
+use hotpair_integration_tests::steps::{LIMIT, argument, run_hotpair, serves};
 use hotpair_integration_tests::table_lab::{Options, TableLab};
 use hotpair_lab::node::hotpair;
+use hotpair_lab::scratch::Scratch;
 use hotpair_lab::session::User;
 use hotpair_lab::wait::eventually;
 use serde_json::{Value, json};
@@ -322,4 +323,34 @@ fn more_than_64_calls_of_a_session_wait_for_each_other() {
         sums
     });
     assert_eq!(sums, (1..=300).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_load_generator_reports_what_a_switch_and_a_kill_cost_and_draws_it() {
+    let _turn = Exclusive::acquire().unwrap();
+    let scratch = Scratch::new("bench-load-test").unwrap();
+    let plot = scratch.join("load.svg");
+    let load = ["bench", "load", "--rate", "100", "--connections", "8", "--seconds", "12"];
+    let (code, said, notes) =
+        run_hotpair(&[&load[..], &["--svg", argument(&plot).unwrap()]].concat()).unwrap();
+    assert_eq!(code, 0, "{notes}");
+    let report: Value = serde_json::from_str(&said).unwrap();
+    let load = &report["load"];
+    assert_eq!(
+        load["answered"].as_u64().unwrap() + load["failed"].as_u64().unwrap(),
+        1_200,
+        "{load}"
+    );
+    assert_eq!((&load["failed"], &load["logins"]), (&json!(0), &json!(8)), "{load}");
+    assert_eq!(load["counted"], load["answered"], "{load}");
+    let marks = load["marks"].to_string();
+    assert!(marks.contains("planned switch") && marks.contains("kill -9"), "{marks}");
+    let latency = &load["latency"];
+    let at = |name: &str| latency[name].as_f64().unwrap();
+    assert!(at("p50_ms") > 0.0 && at("p50_ms") <= at("p99_ms") && at("p99_ms") <= at("worst_ms"));
+    let drawn = std::fs::read_to_string(plot).unwrap();
+    assert!(drawn.starts_with("<svg") && drawn.contains("kill -9"), "{drawn}");
+    let (code, _, notes) =
+        run_hotpair(&["bench", "load", "--target", "127.0.0.1:1", "--rate", "1"]).unwrap();
+    assert!(code != 0 && notes.contains("--target needs --user"), "{code} {notes}");
 }
