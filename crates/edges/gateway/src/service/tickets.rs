@@ -36,7 +36,7 @@ use super::failure::Failure;
 use super::{ClientService, Outcome};
 use crate::data::Data;
 use crate::function::Caller;
-use crate::gate::Pass;
+use crate::gate::{Pass, Refused};
 use crate::lanes::OUTSTANDING_MAX;
 use crate::sessions::session_key;
 use crate::tables::NotCommitted;
@@ -183,14 +183,15 @@ impl ClientService {
         async move {
             let mut turns = interval(LOOK);
             turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut seen = None;
+            let mut served = None;
             loop {
                 turns.tick().await;
                 let epoch = service.gate.serving_epoch();
-                if let Some(epoch) = epoch.filter(|_| epoch != seen) {
+                // Also the same one again, after a while in which nobody was let in.
+                if let Some(epoch) = epoch.filter(|_| epoch != served) {
                     service.finish_calls(epoch).await;
                 }
-                seen = epoch.or(seen);
+                served = epoch;
             }
         }
     }
@@ -351,21 +352,34 @@ impl ClientService {
         }
     }
 
-    /// Commits, and tries again while there is no room and this epoch is served.
+    /// Commits as a client's request would: inside the gate, so that whoever waits for the gate to be
+    /// empty waits for this as well. A gate that is held, and tables that have no room, are waited out
+    /// as long as the epoch lasts.
     async fn commit_patiently(
         &self,
         epoch: Epoch,
         request: Request,
     ) -> Result<Reply, NotCommitted> {
         loop {
-            match self.tables.commit(epoch, request.clone()).await {
-                Err(NotCommitted::Unsubmitted(_) | NotCommitted::Refused(Refusal::Busy(_)))
-                    if self.gate.serving_epoch() == Some(epoch) =>
-                {
-                    sleep(PAUSE).await;
+            match self.gate.enter() {
+                Ok(pass) if pass.epoch() != epoch => return Err(NotCommitted::Superseded),
+                Ok(pass) => {
+                    let settled = self.tables.commit(epoch, request.clone()).await;
+                    drop(pass);
+                    match settled {
+                        Err(
+                            NotCommitted::Unsubmitted(_) | NotCommitted::Refused(Refusal::Busy(_)),
+                        ) => {}
+                        settled => return settled,
+                    }
                 }
-                settled => return settled,
+                // Found again by whoever serves next, and by this node if it is let to.
+                Err(refused) if matches!(refused, Refused::Closed | Refused::OtherEpoch) => {
+                    return Err(NotCommitted::Superseded);
+                }
+                Err(_) => {}
             }
+            sleep(PAUSE).await;
         }
     }
 
