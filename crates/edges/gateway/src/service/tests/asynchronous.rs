@@ -323,3 +323,26 @@ async fn a_client_that_takes_nothing_is_cut() {
     };
     timeout(Duration::from_secs(60), drained).await.expect("an end of the stream");
 }
+
+#[tokio::test]
+async fn what_an_old_mastership_was_at_is_committed_by_the_next_one_alone() {
+    let mut served = serving();
+    let session = served.session().await;
+    served.call(sleep_call(&session, 1, 30)).await;
+    let key = row_key(session_key(&session), "1");
+    let is_over = |served: &Served| {
+        served.tables.look(|store| Ticketed::is_over(&store.get(RESULTS, &key).unwrap().value))
+    };
+    served.keeper.close(Epoch(7));
+    let given_up = async {
+        while served.service.under_way.is_busy(session_key(&session)) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LONG, given_up).await.expect("work without a mastership ends");
+    assert!(!is_over(&served));
+    tokio::spawn(served.service.keep_finishing_calls());
+    served.keeper.open(Epoch(8), in_an_hour());
+    let answer = served.final_result(&session, "1").await;
+    assert_eq!((answer.error_no, answer.epoch, answer.data), (ErrorNumber::Done, 8, json!({})));
+}
