@@ -4,7 +4,7 @@
 //! core ◀── drivers
 //!  ▲  ◀── edges (protocol and http are the edges' own, shared)
 //!  ├───── simulator
-//!  └───── node ──▶ all of them, and lab     lab ──▶ none of them     integration-tests ──▶ lab
+//!  └───── node ──▶ all of them, and lab     lab ──▶ none of them     integration-tests ──▶ lab, client
 //! ```
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which report by panicking")]
@@ -50,7 +50,8 @@ fn crates() -> (Crates, Vec<String>) {
 fn may_depend(from: &str, on: &str) -> bool {
     match from {
         "crates/core" | "crates/lab" => false,
-        "integration-tests" => on == "crates/lab",
+        // The client library is what programs outside of the pair use: tested as they use it.
+        "integration-tests" => ["crates/lab", "crates/edges/client"].contains(&on),
         "crates/node" => on != "integration-tests",
         "crates/simulator" => on == "crates/core",
         "crates/edges/protocol" => on == "crates/core",
@@ -99,6 +100,7 @@ fn a_dependency_outwards_would_be_named() {
     );
     assert_eq!(planted("crates/drivers/link", "crates/drivers/coordinator").len(), 1);
     assert_eq!(planted("crates/edges/admin", "crates/edges/gateway").len(), 1);
+    assert_eq!(planted("integration-tests", "crates/edges/gateway").len(), 1);
     assert_eq!(planted("crates/edges/admin", "crates/drivers/link").len(), 1);
     assert_eq!(planted("crates/simulator", "crates/drivers/link").len(), 1);
     assert_eq!(planted("crates/unheard-of", "crates/core").len(), 1);

@@ -13,6 +13,8 @@ pub enum Need {
     Namespaces,
     /// `systemd-analyze`.
     Systemd,
+    /// `python3`.
+    Python,
     /// systemd in a container: `systemd-nspawn`, `debootstrap`.
     Nspawn,
     /// `promtool`.
@@ -27,6 +29,7 @@ impl Need {
             Self::ZooKeeper => "zookeeper",
             Self::Namespaces => "namespaces",
             Self::Systemd => "systemd",
+            Self::Python => "python",
             Self::Nspawn => "nspawn",
             Self::Prometheus => "prometheus",
             Self::Proxies => "proxies",

@@ -59,6 +59,7 @@ impl Business {
             .with_context(|| format!("listen.client = \"{address}\" cannot be bound"))?;
         let turns = counters.clone();
         runtime.spawn(service.keep_sweeping());
+        runtime.spawn(service.keep_finishing_calls());
         runtime.spawn(hotpair_http::serve(listener, Limits::client(), service, turns));
         // Lives as long as the process: what it serves is cut by the gate, not by its end.
         std::mem::forget(runtime);

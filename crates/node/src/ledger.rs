@@ -2,10 +2,12 @@
 //!
 //! Everything said here is also logged: an event is one line with fields, an alert too.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use hotpair_admin::{AlertRecord, Health, Snapshot};
+use hotpair_coordinator::MasterEndpoints;
 use hotpair_core::pair::alert::Alert;
 use hotpair_core::pair::identity::{Epoch, Role};
 use hotpair_core::pair::reason::{Event, Phase};
@@ -30,8 +32,8 @@ pub(crate) struct Ledger {
     health: Arc<Health>,
     journal: Journal,
     datasets: Datasets,
-    /// Client addresses by node, as far as they are configured or said.
-    peer_client: Option<String>,
+    /// Where the master is reached, as its znode says.
+    master_endpoints: watch::Receiver<Option<MasterEndpoints>>,
     draft: Snapshot,
     changed: bool,
 }
@@ -39,6 +41,7 @@ pub(crate) struct Ledger {
 /// What a ledger is made of.
 pub(crate) struct LedgerParts {
     pub(crate) published: watch::Sender<Arc<Snapshot>>,
+    pub(crate) master_endpoints: watch::Receiver<Option<MasterEndpoints>>,
     pub(crate) whereabouts: Arc<ArcSwap<Whereabouts>>,
     pub(crate) health: Arc<Health>,
     pub(crate) journal: Journal,
@@ -54,7 +57,7 @@ impl Ledger {
             health: parts.health,
             journal: parts.journal,
             datasets: parts.datasets,
-            peer_client: None,
+            master_endpoints: parts.master_endpoints,
             draft,
             changed: true,
         }
@@ -68,6 +71,8 @@ impl Ledger {
             self.draft.datasets = datasets;
             self.changed = true;
         }
+        // An error: nobody coordinates, and there is nothing to know.
+        self.changed |= self.master_endpoints.has_changed().unwrap_or(false);
         let news = self.changed || differs(&self.draft.view, view);
         self.draft.view = view.clone();
         self.changed = false;
@@ -87,10 +92,19 @@ impl Ledger {
         self.health.close();
     }
 
-    fn note_whereabouts(&self, view: &View) {
-        let said = view.peer.said.as_ref().filter(|said| said.serving);
+    /// The peer is named to clients while it says itself that it serves, with the address that it wrote
+    /// into the `master` znode in that very epoch.
+    fn note_whereabouts(&mut self, view: &View) {
+        let said = view.peer.said.as_ref().filter(|said| said.serving && view.peer.reachable);
         let epoch = view.epoch.max(said.map_or(Epoch(0), |said| said.epoch));
-        let master = said.and(self.peer_client.clone());
+        let seen = self.master_endpoints.borrow_and_update();
+        let master = seen
+            .as_ref()
+            .filter(|seen| said.is_some_and(|said| said.epoch == seen.epoch))
+            .and_then(|seen| seen.endpoints.get("client"))
+            .filter(|address| !is_everywhere(address))
+            .cloned();
+        drop(seen);
         let now = Whereabouts { epoch, master };
         if **self.whereabouts.load() != now {
             self.whereabouts.store(Arc::new(now));
@@ -216,4 +230,9 @@ fn log(event: &Event) {
         Event::Stalled { for_ms } => tracing::warn!(for_ms, "this process stood still"),
         Event::Ordered { text } => tracing::info!("{text}"),
     }
+}
+
+/// An address to listen on everywhere is none to connect to.
+fn is_everywhere(address: &str) -> bool {
+    address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use hotpair_coordinator::{FunctionEntry, ZooKeeperSettings};
+use hotpair_coordinator::{FunctionEntry, MasterEndpoints, ZooKeeperSettings};
 use hotpair_core::pair::Settings;
 use hotpair_core::pair::identity::{Identity, Incarnation, NodeId};
 use hotpair_core::pair::settings::CoordinatorKind;
@@ -14,6 +14,7 @@ use hotpair_core::tables::replication::ReplicationSettings;
 use hotpair_gateway::{ClientSettings, SessionSettings};
 use hotpair_journal::Durability;
 use hotpair_store::{DatasetSpec, Source, Unpivot};
+use tokio::sync::watch;
 
 use crate::config::{self, Acknowledgement, DatasetConfig, HeldWhen, NodeConfig};
 use crate::data_directory::{self, DataDirectory};
@@ -66,6 +67,7 @@ pub(crate) fn identity(config: &NodeConfig, directory: &DataDirectory) -> Identi
 pub(crate) fn zookeeper_settings(
     config: &NodeConfig,
     functions: Vec<FunctionEntry>,
+    master_endpoints: watch::Sender<Option<MasterEndpoints>>,
 ) -> Option<ZooKeeperSettings> {
     let zookeeper = config.coordinator.zookeeper.as_ref()?;
     Some(ZooKeeperSettings {
@@ -82,6 +84,7 @@ pub(crate) fn zookeeper_settings(
         .filter_map(|(name, address)| Some((name.to_owned(), address?.to_string())))
         .collect(),
         functions,
+        master_endpoints,
     })
 }
 

@@ -76,6 +76,14 @@ pub enum ReplyPlan {
     Results,
     /// These bytes, whatever the operations came to.
     Fixed(Bytes),
+    /// What the operations came to, which also becomes the row of [`RESULTS`] with this key, in the
+    /// same record.
+    ///
+    /// [`RESULTS`]: super::tickets::RESULTS
+    ResultsKept {
+        /// The row's key.
+        key: Bytes,
+    },
 }
 
 /// What was replied; replicated with the change, so that a request sent again gets the same.
@@ -224,7 +232,10 @@ impl Request {
             ReplyPlan::Fixed(bytes) if bytes.len() > VALUE_BYTES_MAX => {
                 too_large("a reply (bytes)", bytes.len(), VALUE_BYTES_MAX)
             }
-            ReplyPlan::Fixed(_) | ReplyPlan::Results => Ok(()),
+            ReplyPlan::ResultsKept { key } if key.len() > KEY_BYTES_MAX => {
+                too_large("a key (bytes)", key.len(), KEY_BYTES_MAX)
+            }
+            ReplyPlan::Fixed(_) | ReplyPlan::Results | ReplyPlan::ResultsKept { .. } => Ok(()),
         }
     }
 }

@@ -12,6 +12,7 @@
 //! * [`store`]: the tables themselves with the windows of replies; [`table`], [`window`], [`digest`].
 //! * [`position`]: how far a log goes, and where two logs part.
 //! * [`writer`]: the one that numbers and commits, while this node is master.
+//! * [`tickets`]: asynchronous calls and what came of them, as rows.
 //! * [`snapshot`]: the whole store in pieces, for a late peer and for the disk.
 //! * [`replication`]: master's and standby's side of keeping two stores the same.
 
@@ -25,6 +26,7 @@ pub mod replication;
 pub mod snapshot;
 pub mod store;
 pub mod table;
+pub mod tickets;
 pub mod window;
 pub mod writer;
 

@@ -10,12 +10,13 @@
 //! is pending, so that requests need not wait for each other's acknowledgement.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::SESSIONS;
 use super::change::{
-    Numbered, Operation, OperationResult, Refusal, Reply, ReplyPlan, Request, SessionKey, Verdict,
+    Bytes, Numbered, Operation, OperationResult, Refusal, Reply, ReplyPlan, Request, SessionKey,
+    Verdict,
 };
 use super::digest::Digest;
 use super::key::{Key, Ordered, Sought};
@@ -23,6 +24,7 @@ use super::planted::{PlantedInTables, TablesBug};
 use super::record::{Body, Change, Record, encode};
 use super::store::Store;
 use super::table::Row;
+use super::tickets::{RESULTS, Ticketed};
 use super::window::Seen;
 use crate::pair::identity::Epoch;
 
@@ -150,7 +152,10 @@ impl Writer {
             return Some(Verdict::Conflict);
         }
         match self.resolve(store, &request.operations) {
-            Ok((changes, results)) => {
+            Ok((mut changes, results)) => {
+                if let ReplyPlan::ResultsKept { key } = &request.reply {
+                    changes.push(kept(key, &results));
+                }
                 self.commit(store, request, changes, results);
                 None
             }
@@ -262,7 +267,11 @@ impl Writer {
                 }
                 Operation::Delete { .. } => {
                     if row().is_some() {
+                        let session = (*table == *SESSIONS).then(|| key.clone());
                         changes.push(Change::Delete { table, key });
+                        if let Some(session) = session {
+                            self.end_calls_of(store, &session, &mut changes);
+                        }
                     }
                     results.push(OperationResult::Deleted { version });
                 }
@@ -290,6 +299,23 @@ impl Writer {
         Ok((changes, results))
     }
 
+    /// A session takes its asynchronous calls along.
+    fn end_calls_of(&self, store: &Store, session: &Bytes, changes: &mut Vec<Change>) {
+        let table: Arc<str> = RESULTS.into();
+        let of_session = |key: &&Bytes| key.starts_with(session);
+        let kept = store.table(RESULTS).into_iter().flat_map(|rows| rows.scan(session));
+        let mut keys: BTreeSet<Bytes> =
+            kept.map(|(key, _)| key).take_while(of_session).cloned().collect();
+        if let Some(pending) = self.overlay.get(RESULTS) {
+            let from = Key::new(session.clone());
+            let pending = pending.range(from..).map(|(key, _)| &key.bytes);
+            keys.extend(pending.take_while(of_session).cloned());
+        }
+        let there = |key: &Bytes| self.row(store, RESULTS, key).is_some();
+        let deletions = keys.into_iter().filter(there);
+        changes.extend(deletions.map(|key| Change::Delete { table: table.clone(), key }));
+    }
+
     // --- committing
 
     fn commit(
@@ -307,7 +333,7 @@ impl Writer {
             self.numbers.insert((numbered.session, numbered.number), number);
         }
         let reply = match request.reply {
-            ReplyPlan::Results => Reply::Results(results),
+            ReplyPlan::Results | ReplyPlan::ResultsKept { .. } => Reply::Results(results),
             ReplyPlan::Fixed(bytes) => Reply::Fixed(bytes),
         };
         let keep = request.numbered.is_some() && !self.planted.has(TablesBug::ReplyNotReplicated);
@@ -380,6 +406,12 @@ enum Met {
     Over(Verdict),
 }
 
+/// The row that an asynchronous call leaves.
+fn kept(key: &Bytes, results: &[OperationResult]) -> Change {
+    let value = Ticketed::Results(results.to_vec()).encode().into();
+    Change::Put { table: RESULTS.into(), key: key.clone(), value }
+}
+
 fn sum(value: Option<&[u8]>, by: i64) -> Option<i64> {
     let Some(value) = value else { return Some(by) };
     let value: i64 = std::str::from_utf8(value).ok()?.trim().parse().ok()?;
@@ -389,7 +421,7 @@ fn sum(value: Option<&[u8]>, by: i64) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tables::change::Bytes;
+    use crate::tables::tickets::row_key;
 
     fn table() -> Arc<str> {
         "t".into()
@@ -527,6 +559,45 @@ mod tests {
         let request = |ticket| Request { reads: vec![read.clone()], ..add(ticket, None, 1) };
         assert_eq!(writer.submit(&store, request(1)), None);
         assert_eq!(writer.submit(&store, request(2)), Some(Verdict::Conflict));
+    }
+
+    #[test]
+    fn an_asynchronous_call_and_what_came_of_it_are_one_record_and_go_with_the_session() {
+        let mut store = Store::default();
+        let mut writer = Writer::new(Epoch(1), 7, 0, &store);
+        let (one, other) = (SessionKey([1; 16]), SessionKey([2; 16]));
+        let plan = |session| ReplyPlan::ResultsKept { key: row_key(session, "9") };
+        writer.submit(&store, login(one));
+        writer.submit(&store, login(other));
+        writer.submit(&store, Request { reply: plan(one), ..add(1, None, 5) });
+        writer.submit(&store, Request { reply: plan(other), ..add(2, None, 6) });
+        let mut verdicts = Vec::new();
+        writer.release(writer.head(), &mut store, &mut verdicts);
+        let row = store.get(RESULTS, &row_key(one, "9")).unwrap();
+        let kept = Ticketed::decode(&row.value).unwrap();
+        assert_eq!(kept, Ticketed::Results(vec![OperationResult::Added { value: 5 }]));
+        assert_eq!(row.version, store.get("t", b"k").unwrap().version - 1);
+        // One that is still pending goes as well.
+        writer.submit(
+            &store,
+            Request {
+                reply: ReplyPlan::ResultsKept { key: row_key(one, "10") },
+                ..add(3, None, 1)
+            },
+        );
+        let logout =
+            vec![Operation::Delete { table: SESSIONS.into(), key: one.0.as_slice().into() }];
+        writer.submit(&store, Request { operations: logout, ..put(4, "t", "") });
+        let promised: Vec<_> = writer.digests().map(|(n, d)| (n.clone(), d)).collect();
+        writer.release(writer.head(), &mut store, &mut verdicts);
+        let left: Vec<_> =
+            store.table(RESULTS).unwrap().scan(b"").map(|(key, _)| key.clone()).collect();
+        assert_eq!(left, [row_key(other, "9")]);
+        let digest = |digests: Vec<(Arc<str>, Digest)>| {
+            digests.into_iter().find(|(name, _)| **name == *RESULTS).unwrap().1
+        };
+        let kept = store.digests().map(|(n, d)| (n.clone(), d)).collect();
+        assert_eq!(digest(promised), digest(kept));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zookeeper_client::Stat;
 
-use crate::settings::FunctionEntry;
+use crate::settings::{FunctionEntry, MasterEndpoints};
 
 /// A znode holds what no hotpair node wrote.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,6 +112,12 @@ impl MasterJson {
             endpoints: endpoints.clone(),
             at: wall_clock_ms(),
         }
+    }
+
+    /// Where the master says that it is reached, and in which epoch.
+    pub(crate) fn reached(path: &str, data: &[u8]) -> Result<MasterEndpoints, Foreign> {
+        let Self { epoch, endpoints, .. } = parse(path, data)?;
+        Ok(MasterEndpoints { epoch: Epoch(epoch), endpoints })
     }
 
     pub(crate) fn read(path: &str, data: &[u8], stat: &Stat) -> Result<MasterZnode, Foreign> {

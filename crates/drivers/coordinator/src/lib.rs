@@ -30,4 +30,4 @@ mod short_session;
 pub use driver::{Farewell, ZooKeeperDriver};
 pub use registry::{ReadFunctionsError, RegisteredFunction, read_functions};
 pub use release::{ReleaseError, ReleaseOutcome, release};
-pub use settings::{Clock, FunctionEntry, ZooKeeperSettings};
+pub use settings::{Clock, FunctionEntry, MasterEndpoints, ZooKeeperSettings};

@@ -190,6 +190,7 @@ async fn read(
     };
     let cluster = IdJson::read(&id_path, &id.0)?;
     let epoch = EpochJson::read(&epoch_path, &epoch.0, &epoch.1)?;
+    context.settings.note_master(&master_path, master.as_ref().map(|(data, _)| data.as_slice()));
     let master =
         master.map(|(data, stat)| MasterJson::read(&master_path, &data, &stat)).transpose()?;
     let sync = sync.map(|(data, stat)| SyncJson::read(&sync_path, &data, &stat)).transpose()?;

@@ -5,6 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hotpair_core::pair::Moment;
+use hotpair_core::pair::identity::Epoch;
+use tokio::sync::watch;
+
+use crate::json::MasterJson;
 
 /// This node's clock: `CLOCK_BOOTTIME` in milliseconds.
 pub type Clock = Arc<dyn Fn() -> Moment + Send + Sync>;
@@ -25,6 +29,31 @@ pub struct ZooKeeperSettings {
     pub endpoints: BTreeMap<String, String>,
     /// What a master registers.
     pub functions: Vec<FunctionEntry>,
+    /// Where the holder of the `master` znode is reached, as it says itself; for whoever leads
+    /// clients there. Nothing is decided by it.
+    pub master_endpoints: watch::Sender<Option<MasterEndpoints>>,
+}
+
+/// Where a master says that it is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MasterEndpoints {
+    /// The epoch that it holds.
+    pub epoch: Epoch,
+    /// A name for each use, with an address.
+    pub endpoints: BTreeMap<String, String>,
+}
+
+impl ZooKeeperSettings {
+    /// Takes note of what stands in the `master` znode; none: there is no such znode.
+    pub(crate) fn note_master(&self, path: &str, data: Option<&[u8]>) {
+        // What cannot be read is complained about by whoever decides on it.
+        let seen = data.and_then(|data| MasterJson::reached(path, data).ok());
+        self.master_endpoints.send_if_modified(|known| {
+            let changed = *known != seen;
+            *known = seen;
+            changed
+        });
+    }
 }
 
 /// One group/service/version and the functions that it offers: one znode of the registry.

@@ -32,9 +32,13 @@ pub struct CallArgs {
     /// What the function takes, in JSON.
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = json)]
     pub arguments: Value,
-    /// The user; without effect until there are sessions.
+    /// Log in as this user for the call; the password is in HOTPAIR_PASSWORD, or one line of standard
+    /// input. The call is numbered then, and lives through a switch.
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
+    /// Begin the call, print its ticket to standard error, and then wait for its answer.
+    #[arg(long = "async", requires = "user")]
+    pub is_async: bool,
     /// Where to call (a node's or a router's client address); may be given more than once. Without
     /// it a name is looked up in the coordinator.
     #[arg(long = "url", value_name = "URL")]
@@ -55,6 +59,21 @@ impl CallArgs {
             FunctionName::Named { gsv, .. } if self.urls.is_empty() => Some(gsv),
             FunctionName::Named { .. } | FunctionName::Number(_) => None,
         }
+    }
+
+    /// Where to call, in the order in which to try; `discovered` is looked at only if
+    /// [`CallArgs::wants_discovery`] says so.
+    #[must_use]
+    pub fn endpoints(&self, discovered: &[Endpoint]) -> Vec<ClientUrl> {
+        if self.wants_discovery().is_some() {
+            let mut found = discovered.to_vec();
+            found.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.epoch));
+            return found.into_iter().map(|endpoint| endpoint.client).collect();
+        }
+        if !self.urls.is_empty() {
+            return self.urls.clone();
+        }
+        DEFAULTS.iter().map(|url| ClientUrl((*url).to_owned())).collect()
     }
 }
 
@@ -168,7 +187,7 @@ pub async fn call(
     console: &mut Console<'_>,
 ) -> anyhow::Result<Outcome> {
     let deadline = Instant::now() + args.timeout;
-    let mut urls: VecDeque<ClientUrl> = endpoints(args, discovered).into();
+    let mut urls: VecDeque<ClientUrl> = args.endpoints(discovered).into();
     if urls.is_empty() {
         console.note("nobody has registered this service: there is nowhere to call")?;
         return Ok(Outcome::Unreachable);
@@ -196,18 +215,6 @@ pub async fn call(
     }
     console.note("no endpoint took the call; it was not executed")?;
     Ok(Outcome::Unreachable)
-}
-
-fn endpoints(args: &CallArgs, discovered: &[Endpoint]) -> Vec<ClientUrl> {
-    if args.wants_discovery().is_some() {
-        let mut found = discovered.to_vec();
-        found.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.epoch));
-        return found.into_iter().map(|endpoint| endpoint.client).collect();
-    }
-    if !args.urls.is_empty() {
-        return args.urls.clone();
-    }
-    DEFAULTS.iter().map(|url| ClientUrl((*url).to_owned())).collect()
 }
 
 fn body(args: &CallArgs) -> String {

@@ -57,12 +57,14 @@ impl Console<'_> {
         writeln!(self.results, "{line}")
     }
 
-    pub(crate) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
+    /// A result as JSON.
+    pub fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
         serde_json::to_writer_pretty(&mut self.results, value)?;
         writeln!(self.results)
     }
 
-    pub(crate) fn note(&mut self, line: impl fmt::Display) -> io::Result<()> {
+    /// A note, as a line.
+    pub fn note(&mut self, line: impl fmt::Display) -> io::Result<()> {
         writeln!(self.notes, "hotpair: {line}")
     }
 }

@@ -46,6 +46,11 @@ impl Data {
         }
     }
 
+    /// It as bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The envelope of a request that was done, around this.
     pub(crate) fn envelope(&self, epoch: u64) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64 + self.0.len());

@@ -23,6 +23,7 @@ pub mod passwords;
 pub mod service;
 pub mod sessions;
 pub mod tables;
+mod under_way;
 
 pub use catalogue::{Builtin, Catalogue, CatalogueError, Does, Registered};
 pub use datasets::{Datasets, Found};

@@ -10,7 +10,9 @@ mod calls;
 mod datasets;
 mod failure;
 mod logins;
+mod push;
 mod rows;
+mod tickets;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +25,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use self::failure::{Failure, shown};
+use self::tickets::{Fetched, Kept};
 use crate::catalogue::Catalogue;
 use crate::data::Data;
 use crate::datasets::Datasets;
@@ -32,6 +35,7 @@ use crate::meters::Meters;
 use crate::passwords::Passwords;
 use crate::sessions::Sessions;
 use crate::tables::Tables;
+use crate::under_way::{Followers, UnderWay};
 
 /// Where the pair's master is, as far as this node knows; published by the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,7 +111,11 @@ pub struct ClientService {
     sessions: Arc<Sessions>,
     passwords: Passwords,
     lanes: Arc<Lanes<Outcome>>,
+    under_way: Arc<UnderWay>,
+    followers: Arc<Followers>,
     running: Semaphore,
+    /// Asynchronous calls of an earlier epoch that are gone on with at a time.
+    found: Arc<Semaphore>,
     library: Arc<Semaphore>,
     settings: ClientSettings,
 }
@@ -128,7 +136,10 @@ impl ClientService {
             sessions,
             passwords,
             lanes: Arc::new(Lanes::new()),
+            under_way: Arc::default(),
+            followers: Arc::default(),
             running: Semaphore::new(settings.calls_max),
+            found: Arc::new(Semaphore::new(settings.calls_max)),
             library: Arc::new(Semaphore::new(settings.library_max)),
             settings,
         }
@@ -138,7 +149,8 @@ impl ClientService {
     /// beside the service. Those with calls under way stay.
     pub fn keep_sweeping(&self) -> impl Future<Output = ()> + Send + use<> {
         let lanes = Arc::clone(&self.lanes);
-        let in_use = Box::new(move |session| lanes.is_busy(session));
+        let under_way = Arc::clone(&self.under_way);
+        let in_use = Box::new(move |session| lanes.is_busy(session) || under_way.is_busy(session));
         Arc::clone(&self.sessions).keep_sweeping(self.gate.clone(), in_use)
     }
 
@@ -147,6 +159,10 @@ impl ClientService {
         match (request.path.as_str(), &request.method) {
             ("/v1/call", &Method::POST) => {
                 self.inside(async |pass| self.call(pass, body).await).await
+            }
+            ("/v1/result", &Method::POST) => {
+                let fetch = async |pass: &Pass| self.result(pass, body).await;
+                self.inside_for(fetch, Answer::of_fetched).await
             }
             ("/v1/login", &Method::POST) => {
                 self.inside(async |pass| self.log_in(pass, body).await).await
@@ -164,6 +180,15 @@ impl ClientService {
 
     /// Does something behind the gate; what is not confirmed at its end was not done for the caller.
     async fn inside(&self, work: impl AsyncFnOnce(&Pass) -> Outcome) -> Answer {
+        self.inside_for(work, |epoch, data| Answer::Done { epoch, data }).await
+    }
+
+    /// The same for what is answered in its own way.
+    async fn inside_for<T>(
+        &self,
+        work: impl AsyncFnOnce(&Pass) -> Result<T, Failure>,
+        answer: impl FnOnce(Epoch, T) -> Answer,
+    ) -> Answer {
         let Ok(_room) = self.running.try_acquire() else {
             let failure = Failure::Overloaded { calls_max: self.settings.calls_max };
             return Answer::Refused(self.refuse_outside(&failure));
@@ -171,23 +196,30 @@ impl ClientService {
         match self.gate.enter() {
             Ok(pass) => {
                 let outcome = work(&pass).await;
-                self.confirmed(&pass, outcome)
+                match self.confirmed(&pass, outcome) {
+                    Ok((epoch, done)) => answer(epoch, done),
+                    Err(refused) => Answer::Refused(refused),
+                }
             }
             Err(refused) => Answer::Refused(self.not_serving(&refused.to_string(), false)),
         }
     }
 
     /// The last thing before an answer leaves.
-    fn confirmed(&self, pass: &Pass, outcome: Outcome) -> Answer {
+    fn confirmed<T>(
+        &self,
+        pass: &Pass,
+        outcome: Result<T, Failure>,
+    ) -> Result<(Epoch, T), Envelope> {
         match (pass.confirm(), outcome) {
-            (Ok(epoch), Ok(data)) => Answer::Done { epoch, data },
+            (Ok(epoch), Ok(done)) => Ok((epoch, done)),
             (Ok(_), Err(failure @ Failure::Superseded)) => {
-                Answer::Refused(self.not_serving(&failure.to_string(), true))
+                Err(self.not_serving(&failure.to_string(), true))
             }
-            (Ok(epoch), Err(failure)) => Answer::Refused(failure.envelope(epoch)),
+            (Ok(epoch), Err(failure)) => Err(failure.envelope(epoch)),
             (Err(refused), outcome) => {
                 let may_be_done = outcome.map_or_else(|failure| failure.may_be_done(), |_| true);
-                Answer::Refused(self.not_serving(&refused.to_string(), may_be_done))
+                Err(self.not_serving(&refused.to_string(), may_be_done))
             }
         }
     }
@@ -227,7 +259,9 @@ fn not_offered(path: &str, method: &Method) -> Failure {
         ("/v1/login", "POST"),
         ("/v1/heartbeat", "POST"),
         ("/v1/logout", "POST"),
+        ("/v1/result", "POST"),
         ("/v1/functions", "GET"),
+        ("/v1/push", "GET"),
     ];
     match known.into_iter().find(|(offered, _)| *offered == path) {
         Some((path, wanted)) => Failure::WrongMethod { path, wanted, got: method.to_string() },
@@ -237,14 +271,33 @@ fn not_offered(path: &str, method: &Method) -> Failure {
 
 /// An answer before it is bytes.
 enum Answer {
-    Done { epoch: Epoch, data: Data },
+    Done {
+        epoch: Epoch,
+        data: Data,
+    },
+    /// What an asynchronous call came to, when it did.
+    Kept {
+        epoch: Epoch,
+        kept: Kept,
+    },
     Refused(Envelope),
 }
 
 impl Answer {
+    fn of_fetched(epoch: Epoch, fetched: Fetched) -> Self {
+        match fetched {
+            Fetched::Over(kept) => Self::Kept { epoch, kept },
+            Fetched::Running => {
+                let envelope = Envelope::done(epoch.0, json!({"running": true}));
+                Self::Refused(envelope.with_retry_after_ms(RETRY_RUNNING_MS))
+            }
+        }
+    }
+
     fn error_no(&self) -> ErrorNumber {
         match self {
             Self::Done { .. } => ErrorNumber::Done,
+            Self::Kept { kept, .. } => kept.error_no(),
             Self::Refused(envelope) => envelope.error_no,
         }
     }
@@ -252,6 +305,7 @@ impl Answer {
     fn into_response(self) -> Response {
         match self {
             Self::Done { epoch, data } => Response::json(StatusCode::OK, data.envelope(epoch.0)),
+            Self::Kept { epoch, kept } => Response::json(StatusCode::OK, kept.envelope(epoch)),
             Self::Refused(envelope) => respond(StatusCode::OK, &envelope),
         }
     }
@@ -260,7 +314,14 @@ impl Answer {
 impl Handler for ClientService {
     async fn handle(self: Arc<Self>, request: Request) -> Response {
         let started = Instant::now();
-        let answer = self.answer(&request).await;
+        let answer = if request.method == Method::GET && request.path == "/v1/push" {
+            match self.push(&request).await {
+                Ok(stream) => return stream,
+                Err(answer) => answer,
+            }
+        } else {
+            self.answer(&request).await
+        };
         self.meters.count(answer.error_no(), started.elapsed());
         answer.into_response()
     }
@@ -289,6 +350,7 @@ fn respond(status: StatusCode, envelope: &Envelope) -> Response {
 }
 
 const RETRY_NOT_SERVING_MS: u64 = 100;
+const RETRY_RUNNING_MS: u64 = 100;
 
 #[cfg(test)]
 mod tests;

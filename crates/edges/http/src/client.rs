@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::HOST;
+use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{HeaderMap, Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -309,6 +309,8 @@ pub struct Event {
     pub name: String,
     /// Its data, lines joined by newlines.
     pub data: String,
+    /// What to come back with as `Last-Event-ID`; empty where the server gave none.
+    pub id: String,
 }
 
 /// A stream of server-sent events that is being followed.
@@ -326,24 +328,42 @@ impl Events {
         headers: &[(&str, &str)],
         limit: Duration,
     ) -> Result<Self, ClientError> {
+        match Self::open_or_answer(url, headers, limit).await? {
+            Opened::Stream(events) => Ok(events),
+            Opened::Answer(Answer { status, body, .. }) => {
+                let address = url.parse::<Url>()?.address;
+                let body = String::from_utf8_lossy(&body).chars().take(SHOWN_MAX).collect();
+                Err(ClientError::Status { address, status, body })
+            }
+        }
+    }
+
+    /// Opens a stream, or gives the answer that came instead of one: another status than 200, or a
+    /// whole document of another kind.
+    pub async fn open_or_answer(
+        url: &str,
+        headers: &[(&str, &str)],
+        limit: Duration,
+    ) -> Result<Opened, ClientError> {
         let url: Url = url.parse()?;
         let started = std::time::Instant::now();
         let mut connection = Connection::connect(&url.address, limit).await?;
-        let mut all = vec![("accept", "text/event-stream")];
+        let mut all = vec![("accept", EVENT_STREAM)];
         all.extend_from_slice(headers);
         let request = connection.compose(Method::GET, &url.path, &all, Bytes::new())?;
         let left = limit.saturating_sub(started.elapsed());
         let timed_out = || ClientError::TimedOut { address: url.address.clone(), limit };
-        let (status, _, incoming) =
+        let (status, headers, incoming) =
             timeout(left, connection.begin(request)).await.map_err(|_| timed_out())??;
-        if status != StatusCode::OK {
-            let left = limit.saturating_sub(started.elapsed());
-            let body = timeout(left, read_whole(&url.address, incoming)).await;
-            let body = body.ok().and_then(Result::ok).unwrap_or_default();
-            let body = String::from_utf8_lossy(&body).chars().take(SHOWN_MAX).collect();
-            return Err(ClientError::Status { address: url.address, status, body });
+        let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if status == StatusCode::OK && kind.is_none_or(|kind| kind.starts_with(EVENT_STREAM)) {
+            let reader = EventReader::default();
+            return Ok(Opened::Stream(Self { connection, incoming, reader }));
         }
-        Ok(Self { connection, incoming, reader: EventReader::default() })
+        let left = limit.saturating_sub(started.elapsed());
+        let body = timeout(left, read_whole(&url.address, incoming)).await;
+        let body = body.ok().and_then(Result::ok).unwrap_or_default();
+        Ok(Opened::Answer(Answer { status, headers, body }))
     }
 
     /// The next event; `None` when the server ended the stream. Keep-alive comments are not events,
@@ -367,6 +387,15 @@ impl Events {
             }
         }
     }
+}
+
+/// What came of asking for a stream.
+#[derive(Debug)]
+pub enum Opened {
+    /// The stream.
+    Stream(Events),
+    /// An answer instead of it.
+    Answer(Answer),
 }
 
 /// Cuts bytes into events.
@@ -419,12 +448,14 @@ impl EventReader {
                 }
                 self.event.data.push_str(value);
             }
+            "id" => value.clone_into(&mut self.event.id),
             // Comments begin with a colon, so that their field is empty; other fields are not ours.
             _ => {}
         }
     }
 }
 
+const EVENT_STREAM: &str = "text/event-stream";
 /// Bytes of an answer that are kept.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of one event that are kept.
@@ -453,10 +484,10 @@ mod tests {
     #[test]
     fn events_are_found_wherever_the_bytes_are_cut() {
         let text =
-            b": hello\n\nevent: view\ndata: {\"a\":1}\n\ndata: one\r\ndata: two\r\n\r\nid: 7\n\n";
+            b": hello\n\nevent: view\nid: 5\ndata: {\"a\":1}\n\ndata: one\r\ndata: two\r\n\r\nid: 7\n\n";
         let wanted = [
-            Event { name: "view".into(), data: "{\"a\":1}".into() },
-            Event { name: "message".into(), data: "one\ntwo".into() },
+            Event { name: "view".into(), data: "{\"a\":1}".into(), id: "5".into() },
+            Event { name: "message".into(), data: "one\ntwo".into(), id: String::new() },
         ];
         for cut in 0..text.len() {
             let mut reader = EventReader::default();

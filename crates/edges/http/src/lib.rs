@@ -14,7 +14,7 @@ pub mod pool;
 pub mod server;
 
 pub use bytes::Bytes;
-pub use client::{Answer, ClientError, Connection, Event, Events, Url};
+pub use client::{Answer, ClientError, Connection, Event, Events, Opened, Url};
 pub use hyper::{HeaderMap, Method, StatusCode, header};
 pub use occasionally::Occasionally;
 pub use pool::{ExchangeError, Generation, Opening, Outgoing, Pool, PoolLimits, Stream, Whole};

@@ -24,6 +24,10 @@ pub struct Envelope {
     /// Only where waiting helps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// Only in the answer of an asynchronous call, as it was kept: the call's ticket. Everything else
+    /// is what a call that waited would have been answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
 }
 
 impl Envelope {
@@ -31,7 +35,8 @@ impl Envelope {
     #[must_use]
     pub fn done(epoch: u64, data: Value) -> Self {
         let error_no = ErrorNumber::Done;
-        Self { error_no, error_info: String::new(), epoch, data, retry_after_ms: None }
+        let error_info = String::new();
+        Self { error_no, error_info, epoch, data, retry_after_ms: None, ticket: None }
     }
 
     /// The envelope of a request that was not.
@@ -43,6 +48,7 @@ impl Envelope {
             epoch,
             data: Value::Object(serde_json::Map::new()),
             retry_after_ms: None,
+            ticket: None,
         }
     }
 
@@ -176,6 +182,50 @@ impl std::fmt::Debug for SessionBody {
     }
 }
 
+/// The data of an asynchronous call's first answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TicketAnswer {
+    /// What to ask for the answer with, within the session.
+    pub ticket: String,
+}
+
+/// The body of `POST /v1/result`.
+///
+/// The answer is final if its envelope has a `ticket`, and is then not kept any more. Without one,
+/// `error_no` 0 and `retry_after_ms` mean that the call is still running. Under a `request` number
+/// it may be asked any number of times, like any numbered request, also when the answer was lost.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultBody {
+    /// The session's token.
+    pub session: String,
+    /// The ticket.
+    pub ticket: String,
+    /// The number of this request within the session, if it is to be safe to send again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<u64>,
+    /// Answers up to this request number are not needed any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_up_to: Option<u64>,
+}
+
+impl std::fmt::Debug for ResultBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResultBody")
+            .field("ticket", &self.ticket)
+            .field("request", &self.request)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The data of event `role` of `GET /v1/push`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushedRole {
+    /// The epoch that is served, or was.
+    pub epoch: u64,
+    /// False: this stream ends now; follow it anew.
+    pub serving: bool,
+}
+
 fn is_false(value: &bool) -> bool {
     !*value
 }
@@ -253,7 +303,9 @@ mod tests {
         let secret = || "hush".to_owned();
         let login = LoginBody { user: "ann".to_owned(), password: secret() };
         let answer = LoginAnswer { session: secret(), idle_timeout_ms: 1 };
-        let shown = format!("{login:?} {answer:?} {:?}", SessionBody { session: secret() });
+        let result = ResultBody { session: secret(), ..ResultBody::default() };
+        let body = SessionBody { session: secret() };
+        let shown = format!("{login:?} {answer:?} {body:?} {result:?}");
         assert!(!shown.contains("hush") && shown.contains("ann"), "{shown}");
     }
 }

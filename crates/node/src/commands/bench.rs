@@ -6,6 +6,7 @@
 pub(crate) mod dataset;
 mod engine;
 mod failover;
+mod load;
 mod router;
 mod stream;
 mod tables;
@@ -51,6 +52,8 @@ pub(crate) struct BenchArguments {
     /// Seconds of each round of them.
     #[arg(long, default_value_t = 8)]
     seconds: u64,
+    #[command(flatten)]
+    load: load::LoadArguments,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -77,9 +80,11 @@ enum Part {
     Tables,
     /// Requests carried by the router, beside HAProxy.
     Router,
+    /// Calls of the client library at a constant rate, through a switch and a kill.
+    Load,
 }
 
-const ALL: [Part; 11] = [
+const ALL: [Part; 12] = [
     Part::Kill,
     Part::Freeze,
     Part::Switch,
@@ -91,6 +96,7 @@ const ALL: [Part; 11] = [
     Part::Recovery,
     Part::Tables,
     Part::Router,
+    Part::Load,
 ];
 
 /// Runs the parts and prints the report.
@@ -115,6 +121,7 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<Outcome> {
             Part::Catchup => engine::catching_up(arguments.redo_megabytes, arguments.outstanding)?,
             Part::Tables => tables::against_redis(arguments.connections, arguments.seconds)?,
             Part::Router => router::against_haproxy(arguments.connections, arguments.seconds)?,
+            Part::Load => load::measure(&arguments.load, arguments.connections, arguments.seconds)?,
             Part::Recovery => engine::recovery(arguments.redo_megabytes, arguments.outstanding)?,
         };
         progress(&format!("{name}: {figures}"));

@@ -98,8 +98,10 @@ fn assemble(
     let first = Node::new(boot_clock::now(), pair.clone(), me.clone()).view(boot_clock::now());
     let (published, snapshots) =
         watch::channel(Arc::new(first_snapshot(config, first, &catalogue)));
+    let (endpoints, master_endpoints) = watch::channel(None);
     let ledger = Ledger::new(LedgerParts {
         published,
+        master_endpoints,
         whereabouts: whereabouts.clone(),
         health: health.clone(),
         journal,
@@ -138,7 +140,7 @@ fn assemble(
     let control = Control {
         settings: pair,
         me,
-        zookeeper: settings::zookeeper_settings(config, functions),
+        zookeeper: settings::zookeeper_settings(config, functions, endpoints),
         link,
         gate: keeper,
         datasets,

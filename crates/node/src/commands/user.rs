@@ -92,7 +92,7 @@ fn replace(file: &Path, folder: &Path, text: &str, mode: u32) -> io::Result<()> 
 }
 
 /// The first line, without its end.
-fn read_password(from: impl BufRead) -> Result<String, String> {
+pub(crate) fn read_password(from: impl BufRead) -> Result<String, String> {
     let mut line = String::new();
     from.take(PASSWORD_BYTES_MAX as u64 + 3)
         .read_line(&mut line)

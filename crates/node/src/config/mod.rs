@@ -307,6 +307,11 @@ impl fmt::Display for ConfigError {
     }
 }
 
+/// The password of the user that a command logs in as.
+pub(crate) fn password_in_environment() -> Option<String> {
+    std::env::var("HOTPAIR_PASSWORD").ok().filter(|password| !password.is_empty())
+}
+
 impl NodeConfig {
     /// Reads the file and the environment of this process.
     pub(crate) fn read(file: &Path) -> Result<Self, ConfigError> {

@@ -190,6 +190,7 @@ pub fn settings(servers: &[SocketAddr]) -> ZooKeeperSettings {
         pair: PAIR.to_owned(),
         endpoints: [("http".to_owned(), "127.0.0.1:8080".to_owned())].into(),
         functions: functions(3),
+        master_endpoints: tokio::sync::watch::Sender::default(),
     }
 }
 

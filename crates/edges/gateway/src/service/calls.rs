@@ -42,15 +42,15 @@ use crate::sessions::session_key;
 use crate::tables::{NotCommitted, settled};
 
 /// A call as far as it is understood.
-struct Asked<'a> {
-    function: &'a Registered,
+pub(super) struct Asked<'a> {
+    pub(super) function: &'a Registered,
     /// JSON text.
-    arguments: &'a str,
-    epoch: Epoch,
+    pub(super) arguments: &'a str,
+    pub(super) epoch: Epoch,
 }
 
 /// What is to be done.
-enum Work {
+pub(super) enum Work {
     /// Looks only, and at once.
     Look(Builtin),
     Sleep(Duration),
@@ -81,6 +81,9 @@ impl ClientService {
         let done_up_to = body.done_up_to.unwrap_or(0);
         let numbered = body.request.map(|number| Numbered { session, number, done_up_to });
         let work = asked.work()?;
+        if body.is_async {
+            return self.accept(&asked, session, numbered, limit).await;
+        }
         let whole = self.in_session(&asked, session, numbered, work);
         timeout(limit, whole).await.unwrap_or_else(|_| late())
     }
@@ -234,7 +237,7 @@ impl ClientService {
 
     // --- doing
 
-    fn look(&self, builtin: Builtin, arguments: &str) -> Outcome {
+    pub(super) fn look(&self, builtin: Builtin, arguments: &str) -> Outcome {
         match builtin {
             Builtin::TableGet => rows::get(&self.tables, arguments),
             Builtin::TableScan => rows::scan(&self.tables, arguments),
@@ -254,7 +257,7 @@ impl ClientService {
         }
     }
 
-    fn check_needs(&self, function: &Registered) -> Result<(), Failure> {
+    pub(super) fn check_needs(&self, function: &Registered) -> Result<(), Failure> {
         function.needs.iter().try_for_each(|dataset| self.find_dataset(dataset).map(drop))
     }
 
@@ -295,7 +298,7 @@ impl ClientService {
         Err(NotCommitted::Conflict.into())
     }
 
-    async fn run_once(
+    pub(super) async fn run_once(
         &self,
         function: &Arc<dyn Function>,
         arguments: &Arc<Json>,
@@ -324,7 +327,7 @@ impl ClientService {
 }
 
 impl Asked<'_> {
-    fn work(&self) -> Result<Work, Failure> {
+    pub(super) fn work(&self) -> Result<Work, Failure> {
         let arguments = self.arguments;
         match &self.function.does {
             Does::Library(function) => {
@@ -355,14 +358,14 @@ impl Asked<'_> {
 }
 
 /// What the tables know of a call before it is done.
-enum Known {
+pub(super) enum Known {
     NoSession,
     Done(Data),
     Gone { number: u64, floor: u64 },
     New(Option<Caller>),
 }
 
-fn known(
+pub(super) fn known(
     store: &Store,
     session: SessionKey,
     numbered: Option<Numbered>,
@@ -429,8 +432,8 @@ fn write(numbered: Option<Numbered>, operation: Operation) -> Request {
 /// What is wrong with a call whatever it calls.
 fn check(body: &CallText<'_>) -> Result<(), Failure> {
     let malformed = |what: &str| Err(Failure::Malformed(what.to_owned()));
-    if body.is_async {
-        return malformed("`async` is not offered by this version");
+    if body.is_async && body.session.is_none() {
+        return malformed("`async` wants a `session`, for which its answer is kept");
     }
     match (body.request, &body.session) {
         (Some(0), _) => malformed("`request` is 0: numbers begin at 1"),
@@ -447,4 +450,4 @@ fn wants_session(function: &Registered) -> bool {
 }
 
 /// How often a function of the library decides anew before its call is refused.
-const DECISIONS_MAX: usize = 16;
+pub(super) const DECISIONS_MAX: usize = 16;

@@ -20,7 +20,7 @@ pub(crate) enum Failure {
     WrongMethod { path: &'static str, wanted: &'static str, got: String },
     #[error(
         "{path} is not offered by this version; there are POST /v1/login, /v1/heartbeat, \
-         /v1/logout, /v1/call and GET /v1/functions"
+         /v1/logout, /v1/call, /v1/result and GET /v1/functions, /v1/push"
     )]
     NotOffered { path: String },
     #[error("no such function: {0}")]
@@ -31,6 +31,13 @@ pub(crate) enum Failure {
     NoConnection { connections_max: usize },
     #[error("{outstanding_max} calls of this session are under way; this one was not executed")]
     SessionFull { outstanding_max: usize },
+    #[error(
+        "{outstanding_max} asynchronous calls of this session are under way or their answers wait; \
+         this one was not executed"
+    )]
+    TicketsFull { outstanding_max: usize },
+    #[error("no call with this ticket is known: its answer was fetched, or it was never accepted")]
+    UnknownTicket,
     #[error(transparent)]
     LoginsFull(#[from] LoginsFull),
     #[error(transparent)]
@@ -64,13 +71,15 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn error_no(&self) -> ErrorNumber {
         match self {
-            Self::Malformed(_) | Self::WrongMethod { .. } | Self::NotOffered { .. } => {
-                ErrorNumber::Malformed
-            }
+            Self::Malformed(_)
+            | Self::WrongMethod { .. }
+            | Self::NotOffered { .. }
+            | Self::UnknownTicket => ErrorNumber::Malformed,
             Self::NoSuchFunction(_) => ErrorNumber::NoSuchFunction,
             Self::Overloaded { .. }
             | Self::NoConnection { .. }
             | Self::SessionFull { .. }
+            | Self::TicketsFull { .. }
             | Self::LoginsFull(_)
             | Self::Unsubmitted(_)
             | Self::Busy(_) => ErrorNumber::Overloaded,
@@ -102,9 +111,11 @@ impl Failure {
             Self::Overloaded { .. }
             | Self::NoConnection { .. }
             | Self::SessionFull { .. }
+            | Self::TicketsFull { .. }
             | Self::LoginsFull(_)
             | Self::Unsubmitted(Unsubmitted::QueueFull | Unsubmitted::NoWriter)
             | Self::Busy(_) => envelope.with_retry_after_ms(RETRY_OVERLOADED_MS),
+            Self::UnknownTicket => envelope.with_data(json!({"ticket": "unknown"})),
             Self::Malformed(_)
             | Self::WrongMethod { .. }
             | Self::NotOffered { .. }

@@ -1,3 +1,4 @@
+mod asynchronous;
 mod figures;
 mod library;
 mod numbers;
@@ -351,7 +352,7 @@ async fn malformed_calls_are_refused_with_what_and_where() {
         ("{\"function\":1901,\"gsv\":\"a\"}", "either by `function`"),
         ("{}", "either by `function`"),
         ("{\"name\":\"echo\"}", "either by `function`"),
-        ("{\"function\":1901,\"async\":true}", "`async` is not offered"),
+        ("{\"function\":1901,\"async\":true}", "`async` wants a `session`"),
         ("{\"function\":1902,\"arguments\":{}}", "arguments: missing field `ms`"),
         ("{\"function\":1901,\"request\":1}", "within a `session`, and none is given"),
         ("{\"function\":1901,\"request\":0,\"session\":\"a\"}", "numbers begin at 1"),
@@ -381,9 +382,9 @@ async fn what_is_not_offered_says_so() {
     let unknown = served.call(json!({"gsv": "a/b/1", "name": "c"})).await;
     assert_eq!(unknown.error_no, ErrorNumber::NoSuchFunction);
     assert!(unknown.error_info.contains("a/b/1:c"));
-    let result = served.post("/v1/result", "{}").await;
-    assert_eq!(result.error_no, ErrorNumber::Malformed);
-    assert!(result.error_info.starts_with("/v1/result is not offered by this version"));
+    let publish = served.post("/v1/publish", "{}").await;
+    assert_eq!(publish.error_no, ErrorNumber::Malformed);
+    assert!(publish.error_info.starts_with("/v1/publish is not offered by this version"));
     let wrong = served.get("/v1/call").await;
     assert_eq!(wrong.error_info, "/v1/call takes POST, not GET");
 }

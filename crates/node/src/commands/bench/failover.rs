@@ -33,7 +33,7 @@ fn started(session_timeout_ms: u64) -> Result<(ZooKeeper, Pair)> {
 }
 
 /// Waits until one serves and the other stands by in contact; the master and its epoch.
-fn calm(pair: &Pair) -> Result<(usize, u64)> {
+pub(super) fn calm(pair: &Pair) -> Result<(usize, u64)> {
     let master = pair.wait_for_master(LIMIT)?;
     let standby = pair.nodes[1 - master].admin();
     eventually(LIMIT, "the other node stands by", || {
