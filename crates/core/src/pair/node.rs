@@ -3,11 +3,12 @@
 //! Methods are of four kinds: looks (`view`, `deadline`), facts (`handle`), the passing of time
 //! (`handle_timeout`), and nothing else. Each call appends effects, to be carried out in order.
 //!
-//! The operator's orders stand in `orders`.
+//! The operator's orders stand in `orders`, the planned switch in `switching`.
 //!
 //! Two things come before any fact is considered: our own stall, and the end of our lease.
 
 mod orders;
+mod switching;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use super::standing::{Holder, Standing};
 use super::sync::SyncKeeper;
 use super::view::{PeerView, View};
 use super::watch::Watch;
+use super::switchover::{Switchover, SwitchoverPhase};
 use orders::Orders;
 
 /// How long the end of the process waits for an epoch to be given back.
@@ -148,7 +150,10 @@ impl Node {
     /// Everything that may be looked at.
     #[must_use]
     pub fn view(&self, now: Moment) -> View {
-        View { phases: self.role.phases().to_vec(), ..self.view_without_phases(now) }
+        let phases = self.role.phases().to_vec();
+        let serves = self.role.serving(now);
+        let switchover_refusal = serves.then(|| self.switchover_refusal(now)).flatten();
+        View { phases, switchover_refusal, ..self.view_without_phases(now) }
     }
 
     /// What the watch looks at, at each step.
@@ -163,6 +168,9 @@ impl Node {
             left: self.election.left(),
             phase: self.role.phase(),
             phases: Vec::new(),
+            switching: self.orders.switchover.as_ref().map(Switchover::step),
+            switchover_refusal: None,
+            switchover_limits: SwitchoverPhase::limits(&self.settings),
             since: self.role.since(),
             reason: self.role.reason().clone(),
             lease_until: match &standing {
@@ -263,8 +271,9 @@ impl Node {
                 self.handle_promote(now, order, accept_data_loss, fx);
             }
             Fact::AdoptOrdered { order } => self.handle_adopt(order, fx),
-            Fact::Drained { epoch } => {
-                self.role.handle_drained(now, epoch, &mut self.wishes, fx);
+            Fact::Drained { epoch, hold } => {
+                self.role.handle_drained(now, epoch, hold, &mut self.wishes, fx);
+                self.switch_drained(now, epoch, hold, fx);
             }
             Fact::Registered { epoch, .. } => self.role.handle_registered(now, epoch, fx),
             Fact::DatasetsSettled { epoch, .. } => {
@@ -287,6 +296,7 @@ impl Node {
             && now.ms_since(due) > lease_ms / 2
         {
             self.role.handle_stall(fx);
+            self.switch_stalled(now, fx);
             self.election.note_stall(now);
             self.detector.forget_silence(now);
             self.clock.forget();
@@ -313,6 +323,7 @@ impl Node {
     /// Lets every machine take the steps that the others' news allow.
     fn settle(&mut self, now: Moment, fx: &mut Vec<Effect>) {
         self.yield_to_peer(now, fx);
+        self.advance_switchover(now, fx);
         // What the role gave up is resigned before the role looks at its standing again, else it
         // would find itself still elected in the epoch that it just left.
         self.grant_wishes(now, fx);
@@ -355,10 +366,21 @@ impl Node {
                 _ => {} // the election's own
             }
         }
+        let handed_over = match &fact.what {
+            ZooKeeperEvent::HandedOver { epoch, answer } => Some((*epoch, *answer)),
+            ZooKeeperEvent::Resigned { epoch, .. } => {
+                self.switch_resigned(now, *epoch);
+                None
+            }
+            _ => None,
+        };
         let mut later = Vec::new();
         self.election.handle(now, fact, &mut later);
         self.follow(now, fx);
         fx.append(&mut later);
+        if let Some((epoch, answer)) = handed_over {
+            self.switch_handed_over(now, epoch, answer, fx);
+        }
         match registered {
             Some((epoch, _, Answer::Done { .. })) => self.role.handle_registered(now, epoch, fx),
             // Refused by the epoch: the election has seen to it. Else: again in a moment.
@@ -404,6 +426,7 @@ impl Node {
         if !self.exited && (at_rest || now >= at) {
             self.exited = true;
             self.exit_at = None;
+            self.end_switchover(now, fx);
             fx.push(Effect::Exit);
         }
     }
@@ -424,6 +447,9 @@ impl Node {
                 self.sync.handle_caught_up(now, epoch, peer);
             }
             TablesFact::PeerLost { epoch, loss } => self.sync.handle_lost(epoch, loss),
+            TablesFact::BarrierHeld { epoch, hold, number } => {
+                self.switch_barrier_held(now, epoch, (hold, number), fx);
+            }
             TablesFact::Failed { what } => {
                 let reason = Reason::LogFailed { what };
                 self.role.drop_mastership(now, reason, &mut self.wishes, fx);
@@ -614,6 +640,7 @@ fn say(
         contact: election.contact(),
         position: held.position(),
         complete: held.complete(),
+        guard: election.guard().map(|guard| guard.to_string().into()),
     }
 }
 

@@ -17,7 +17,7 @@ pub use call::{
     CallBody, CallText, Envelope, FunctionEntry, Functions, LoginAnswer, LoginBody, SessionBody,
     Text,
 };
-pub use control::{OrderAnswer, PromoteBody, SwitchoverAnswer, SwitchoverBody};
+pub use control::{OrderAnswer, PromoteBody, SwitchoverAnswer, SwitchoverBody, SwitchoverPhase};
 pub use error_number::ErrorNumber;
 pub use role::{PeerRole, Role};
 pub use status::{
