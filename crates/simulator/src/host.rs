@@ -354,7 +354,9 @@ impl World {
                 let wait = if self.chance(700) { wait / 20 } else { wait };
                 let empty_at = self.now + wait;
                 if let Some(gate) = self.gate(host).filter(|g| g.epoch == epoch) {
-                    gate.held = Some(Some(empty_at));
+                    // Nobody came in since an earlier drain, if the gate held ever since.
+                    let earlier = gate.held.flatten().unwrap_or(empty_at);
+                    gate.held = Some(Some(empty_at.min(earlier)));
                 }
                 self.own_fact(host, wait, Fact::Drained { epoch, hold });
             }
@@ -400,7 +402,7 @@ impl World {
 
     fn hold_gate(&mut self, host: usize, epoch: Epoch) {
         if let Some(gate) = self.gate(host).filter(|g| g.epoch == epoch) {
-            gate.held = Some(None);
+            gate.held.get_or_insert(None);
         }
     }
 

@@ -292,11 +292,9 @@ impl Node {
     /// What comes before everything else: our own stall, and the end of our lease.
     fn begin(&mut self, now: Moment, fx: &mut Vec<Effect>) {
         let lease_ms = self.election.session_timeout_ms().unwrap_or(4_000) * 2 / 3;
-        if let Some(due) = self.due
-            && now.ms_since(due) > lease_ms / 2
-        {
+        let stalled = self.due.is_some_and(|due| now.ms_since(due) > lease_ms / 2);
+        if let Some(due) = self.due.filter(|_| stalled) {
             self.role.handle_stall(fx);
-            self.switch_stalled(now, fx);
             self.election.note_stall(now);
             self.detector.forget_silence(now);
             self.clock.forget();
@@ -307,6 +305,9 @@ impl Node {
         self.election.expire(now, &mut later);
         self.follow(now, fx);
         fx.append(&mut later);
+        if stalled {
+            self.switch_stalled(now, fx); // what is still ours
+        }
     }
 
     fn follow(&mut self, now: Moment, fx: &mut Vec<Effect>) {

@@ -151,7 +151,8 @@ impl Node {
 
     /// This node stood still with its gate held.
     pub(super) fn switch_stalled(&mut self, now: Moment, fx: &mut Vec<Effect>) {
-        if self.orders.switchover.as_ref().is_some_and(Switchover::may_be_undone) {
+        let of = self.orders.switchover.as_ref().filter(|switch| switch.may_be_undone());
+        if of.is_some_and(|switch| self.role.held() == Some(switch.epoch)) {
             let why = "this node itself stood still".to_owned();
             self.take_next(now, Next::Undo { why }, fx);
         }
