@@ -3,11 +3,14 @@
 //! ends with exactly one that serves.
 //!
 //! Needs the binary that knows fault points (`make planted`; `make test` builds it first).
+//! `HOTPAIR_POINT='killed at open'` goes through the points with these words only.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which report by panicking")]
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::thread;
@@ -18,6 +21,7 @@ use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::LIMIT;
 use hotpair_integration_tests::table_lab::{Options, Planted, TableLab};
 use hotpair_lab::checker::{Enough, Fault};
+use hotpair_lab::http::{Answer, Http};
 use hotpair_lab::load::now_ns;
 use hotpair_lab::scratch::Scratch;
 use hotpair_lab::session::User;
@@ -90,6 +94,28 @@ fn told_meanwhile(lab: &TableLab, master: usize, over: &dyn Fn() -> bool) -> Vec
     told
 }
 
+/// A call that takes a while, sent off.
+fn send_slow_call(lab: &TableLab, master: usize) -> Result<TcpStream> {
+    let node = &lab.pair.nodes[master];
+    let address = node.settings.client;
+    let body = json!({"function": 1902, "arguments": {"ms": 3_000}, "timeout_ms": 10_000});
+    let body = body.to_string();
+    let mut stream = node.place().connect(address, LIMIT)?;
+    let head = format!(
+        "POST /v1/call HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(format!("{head}{body}").as_bytes())?;
+    Ok(stream)
+}
+
+fn read_envelope(mut stream: TcpStream) -> Result<Value> {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+    serde_json::from_str(body).with_context(|| format!("no envelope: {answer}"))
+}
+
 #[test]
 fn a_function_that_runs_too_long_undoes_the_switch_and_the_epoch_serves_on() {
     let _turn = Exclusive::acquire().unwrap();
@@ -98,18 +124,16 @@ fn a_function_that_runs_too_long_undoes_the_switch_and_the_epoch_serves_on() {
     eventually(LIMIT, "a call is inside when the switch is ordered", || {
         let master = lab.in_sync()?;
         let epoch = lab.epoch(master)?;
-        let (slow, (status, answer), told) = thread::scope(|scope| {
-            let node = &lab.pair.nodes[master];
-            let client = node.client().with_limit(LIMIT);
-            let body = json!({"function": 1902, "arguments": {"ms": 4_000}, "timeout_ms": 10_000});
-            let slow = scope.spawn(move || client.post("/v1/call", &body)?.json());
-            // It has reached the node when a call made after it is answered, as a rule.
-            node.call(1901, &json!({}))?;
+        let slow = send_slow_call(&lab, master)?;
+        // It is inside when a call made after it is answered, as a rule.
+        lab.pair.nodes[master].call(1901, &json!({}))?;
+        let ((status, answer), told) = thread::scope(|scope| {
             let ordered = scope.spawn(|| order(&lab, master));
             let told = told_meanwhile(&lab, master, &|| ordered.is_finished());
-            anyhow::Ok((slow.join().unwrap()?, ordered.join().unwrap()?, told))
+            anyhow::Ok((ordered.join().unwrap()?, told))
         })?;
-        ensure!(status == 409, "it was done: {answer}");
+        let slow = read_envelope(slow)?;
+        ensure!(status == 409 && phases(&answer) != PHASES[..1], "not undone: {answer}");
         assert_eq!((&answer["done"], &answer["epoch"]), (&json!(false), &json!(epoch)), "{answer}");
         let reason = answer["reason"].as_str().unwrap();
         assert!(reason.contains("did not end within"), "{reason}");
@@ -144,12 +168,19 @@ const AT_MASTER: [&str; 7] =
 const AT_PEER: [&str; 3] = ["claim", "claimed", "open"];
 /// What happens before these, happens before the handover is written.
 const UNDOABLE: [&str; 3] = ["hold", "drain", "barrier"];
+/// From here on the sync record names the new master alone: what falls then is waited for, because
+/// nobody else is known to have every change.
+const NAMED_ALONE: [&str; 2] = ["claimed", "open"];
 
 /// What happens at a step, and to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Blow {
-    Kill { master: bool },
-    Freeze { master: bool },
+    Kill {
+        master: bool,
+    },
+    Freeze {
+        master: bool,
+    },
     /// Nothing passes between the nodes any more.
     Cut,
 }
@@ -170,6 +201,18 @@ impl fmt::Display for Point {
             Blow::Cut => write!(f, "the link is cut at {step}"),
         }
     }
+}
+
+/// Orders until the order is taken: what the two know of each other is a moment old.
+fn insist(admin: &Http) -> Result<Answer> {
+    eventually(LIMIT, "the order is taken", || {
+        let answer = admin.post("/switchover", &json!({"dry_run": false}));
+        let refused = answer
+            .as_ref()
+            .is_ok_and(|answer| answer.json().is_ok_and(|answer| phases(&answer) == PHASES[..1]));
+        ensure!(!refused, "{answer:?}");
+        Ok(answer)
+    })?
 }
 
 fn points() -> Vec<Point> {
@@ -235,7 +278,7 @@ impl Rig {
         let at_ns = now_ns();
         self.arm(point, master)?;
         let admin = self.lab.pair.nodes[master].admin().with_limit(LIMIT);
-        let ordered = thread::spawn(move || admin.post("/switchover", &json!({"dry_run": false})));
+        let ordered = thread::spawn(move || insist(&admin));
         eventually(LIMIT, "the step is reached", || {
             ensure!(!self.stop_at.exists(), "not yet");
             Ok(())
@@ -277,10 +320,10 @@ impl Rig {
                 let node = struck(of_master);
                 self.lab.pair.nodes[node].process()?.ended(LIMIT)?;
                 self.note(point, at_ns, Some(node));
-                self.serves(1 - node)?;
+                let serving = self.survivor_goes_on(point, 1 - node, of_master)?;
                 self.lab.pair.nodes[node].kill()?;
                 self.lab.start(node)?;
-                Ok(Some(1 - node))
+                Ok(serving)
             }
             Blow::Freeze { master: of_master } => {
                 let node = struck(of_master);
@@ -289,33 +332,44 @@ impl Rig {
                     Ok(())
                 })?;
                 self.note(point, at_ns, None);
-                self.serves(1 - node)?;
+                let serving = self.survivor_goes_on(point, 1 - node, of_master)?;
                 self.lab.thaw(node)?;
-                Ok(Some(1 - node))
+                Ok(serving)
             }
             Blow::Cut => {
                 self.lab.hold_link();
                 let reached = self.stop_at.with_extension("reached");
                 std::fs::remove_file(&reached).context("the step waits")?;
                 self.note(point, at_ns, None);
-                let serving = eventually(LIMIT, "exactly one serves", || {
-                    match self.lab.pair.serving()[..] {
-                        [one] => Ok(one),
-                        ref other => bail!("{other:?} serve"),
-                    }
-                })?;
+                let serving =
+                    eventually(
+                        LIMIT,
+                        "exactly one serves",
+                        || match self.lab.pair.serving()[..] {
+                            [one] => Ok(one),
+                            ref other => bail!("{other:?} serve"),
+                        },
+                    )?;
                 self.lab.sever_link();
                 Ok((!UNDOABLE.contains(&point.step)).then_some(serving))
             }
         }
     }
 
-    /// The one that was not struck serves.
-    fn serves(&self, node: usize) -> Result<()> {
-        eventually(LIMIT, "the other one serves", || {
-            let role = self.lab.pair.nodes[node].role()?;
-            ensure!(role.serving, "{role:?}");
-            Ok(())
+    /// The one that was not struck serves, or says why it must not.
+    fn survivor_goes_on(
+        &self,
+        point: Point,
+        survivor: usize,
+        master_struck: bool,
+    ) -> Result<Option<usize>> {
+        let must_not = !master_struck && NAMED_ALONE.contains(&point.step);
+        eventually(LIMIT, "the other one goes on", || {
+            let status = self.lab.pair.nodes[survivor].admin().get_json("/status")?;
+            let guard = status["guard"].as_str().unwrap_or_default();
+            let explained = must_not && guard.contains("may lack acknowledged changes");
+            ensure!(status["serving"] == true || explained, "{status}");
+            Ok((!must_not).then_some(survivor))
         })
     }
 
@@ -351,8 +405,11 @@ fn whoever_falls_at_whichever_step_exactly_one_serves_in_the_end() {
     /// Pairs at a time: most of the time is spent waiting.
     const AT_A_TIME: usize = 4;
     let _turn = Exclusive::acquire().unwrap();
-    let points = points();
+    let mut points = points();
     assert!(points.len() >= 40, "only {} points", points.len());
+    if let Ok(words) = std::env::var("HOTPAIR_POINT") {
+        points.retain(|point| point.to_string().contains(&words));
+    }
     let queue = Mutex::new(VecDeque::from(points));
     let failures = Mutex::new(Vec::new());
     thread::scope(|scope| {

@@ -22,10 +22,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use hotpair_core::pair::effect::{Effect, HandoverBound, SyncBound, ZooKeeperOrder, ZooKeeperRequest};
+use hotpair_core::pair::effect::{
+    Effect, HandoverBound, SyncBound, ZooKeeperOrder, ZooKeeperRequest,
+};
 use hotpair_core::pair::fact::{
-    Answer, DialFailure, EpochZnode, Fact, HandoverZnode, LinkEnd, MasterZnode, Picture, Refusal, SessionId,
-    SyncZnode, TablesFact, ZooKeeperEvent, ZooKeeperFact,
+    Answer, DialFailure, EpochZnode, Fact, HandoverZnode, LinkEnd, MasterZnode, Picture, Refusal,
+    SessionId, SyncZnode, TablesFact, ZooKeeperEvent, ZooKeeperFact,
 };
 use hotpair_core::pair::identity::{
     BootId, ClusterId, Contact, Epoch, Identity, Incarnation, Instance, NodeId, Role, Statement,
@@ -627,7 +629,9 @@ fn request_in_words(request: &ZooKeeperRequest) -> String {
             let handover = match handover {
                 HandoverBound { version: 0, revoke: false } => String::new(),
                 HandoverBound { version, revoke: false } => format!(", handover v{version}"),
-                HandoverBound { version, revoke: true } => format!(", revoking handover v{version}"),
+                HandoverBound { version, revoke: true } => {
+                    format!(", revoking handover v{version}")
+                }
             };
             format!("claim epoch {epoch} if epoch is {version}{replacing}{sync}{handover}")
         }

@@ -31,7 +31,7 @@ mod switched {
     use std::{env, fs, thread};
 
     use hotpair_core::pair::effect::{Effect, ZooKeeperRequest};
-    use hotpair_core::pair::fact::{Fact, ZooKeeperEvent};
+    use hotpair_core::pair::fact::{Answer, Fact, ZooKeeperEvent};
     use rustix::process::{Pid, Signal, kill_process};
 
     /// Shorter than what counts as a stall of this process's own.
@@ -61,7 +61,7 @@ mod switched {
         match &fact.what {
             ZooKeeperEvent::HandedOver { .. } => reach("handover.written"),
             ZooKeeperEvent::Resigned { .. } => reach("resigned"),
-            ZooKeeperEvent::Claimed { .. } => reach("claimed"),
+            ZooKeeperEvent::Claimed { answer: Answer::Done { .. }, .. } => reach("claimed"),
             _ => {} // no step of a switch
         }
     }

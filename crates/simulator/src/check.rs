@@ -196,12 +196,7 @@ impl World {
         self.checker.registered = before.max(epoch);
     }
 
-    pub(crate) fn order_finished(
-        &mut self,
-        host: usize,
-        order: u64,
-        done: bool,
-    ) {
+    pub(crate) fn order_finished(&mut self, host: usize, order: u64, done: bool) {
         if order >= PROMOTIONS {
             self.hosts[host].waived = false;
             return;

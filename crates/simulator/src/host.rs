@@ -394,7 +394,8 @@ impl World {
             self.own_fact(host, 3 * MS, Fact::PromotionFailed { epoch, what });
             return;
         }
-        self.hosts[host].process.as_mut().expect("seen above").gate = Some(Gate { epoch, until, held: None });
+        self.hosts[host].process.as_mut().expect("seen above").gate =
+            Some(Gate { epoch, until, held: None });
         self.check_opened(host, epoch);
         let wait = self.rng.u64(0..2 * MS);
         self.own_fact(host, wait, Fact::GateOpened { epoch });

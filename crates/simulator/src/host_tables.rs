@@ -146,7 +146,8 @@ impl World {
         if tables.preparing.take_if(|of| *of == epoch).is_none() {
             return; // stood down meanwhile
         }
-        tables.master = Some(Mastering { epoch, mode: Mode::Alone, losses: 0, missed: 0, barrier: None });
+        tables.master =
+            Some(Mastering { epoch, mode: Mode::Alone, losses: 0, missed: 0, barrier: None });
         let history = &mut self.hosts[host].disk.history;
         let first = history.head() + 1;
         history.begin(EpochStart { epoch, life, first });

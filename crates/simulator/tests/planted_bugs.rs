@@ -65,11 +65,9 @@ fn scenario(bug: Bug) -> Scenario {
             &[Rule::AcknowledgedKept, Rule::AloneByRecord],
         ),
         // A switch whose handover was written, as the servers know and the master does not.
-        Bug::HandoverForgotten => (
-            &[Fault::Switchover, Fault::AmbiguousAnswers],
-            50,
-            &[Rule::HandoverStands],
-        ),
+        Bug::HandoverForgotten => {
+            (&[Fault::Switchover, Fault::AmbiguousAnswers], 50, &[Rule::HandoverStands])
+        }
         // The peer was not in sync when the master died.
         Bug::SyncNotChecked => {
             (&[Fault::LinkCut, Fault::Kill, Fault::HostDeath], 300, &[Rule::AcknowledgedKept])

@@ -25,10 +25,10 @@ use super::reason::{Event, Reason};
 use super::role::{RoleMachine, Wish};
 use super::settings::{CoordinatorKind, Settings};
 use super::standing::{Holder, Standing};
+use super::switchover::{Switchover, SwitchoverPhase};
 use super::sync::SyncKeeper;
 use super::view::{PeerView, View};
 use super::watch::Watch;
-use super::switchover::{Switchover, SwitchoverPhase};
 use orders::Orders;
 
 /// How long the end of the process waits for an epoch to be given back.
@@ -78,6 +78,8 @@ struct Told {
     serving: bool,
     left: Epoch,
     cluster_known: bool,
+    /// The peer is told of a guard.
+    guard_said: bool,
 }
 
 /// The standing without what changes with each heartbeat.
@@ -598,6 +600,7 @@ impl Node {
             serving: self.role.serving(now),
             left: self.election.left(),
             cluster_known: self.election.cluster().is_some(),
+            guard_said: guard_said(&self.election).is_some(),
         };
         if new == self.told {
             if self.election.take_answer_wish() {
@@ -611,7 +614,8 @@ impl Node {
             || old.serving != self.told.serving
             || old.left != self.told.left
             || old.contact != self.told.contact
-            || old.cluster_known != self.told.cluster_known;
+            || old.cluster_known != self.told.cluster_known
+            || old.guard_said != self.told.guard_said;
         if self.election.take_answer_wish() || news {
             self.ping_now(now, fx);
         }
@@ -641,8 +645,13 @@ fn say(
         contact: election.contact(),
         position: held.position(),
         complete: held.complete(),
-        guard: election.guard().map(|guard| guard.to_string().into()),
+        guard: guard_said(election).map(|guard| guard.to_string().into()),
     }
+}
+
+/// What the peer is told of what would keep this node from claiming.
+fn guard_said(election: &Election) -> Option<&Guard> {
+    election.guard().filter(|guard| !guard.is_masters_to_know())
 }
 
 fn record_changes(coordinator: CoordinatorKind, old: &Told, new: &Told, fx: &mut Vec<Effect>) {

@@ -354,12 +354,7 @@ impl RoleMachine {
     }
 
     /// Leaves mastership in order, once nobody is inside any more, and lets the peer go first.
-    pub(crate) fn give_back(
-        &mut self,
-        now: Moment,
-        wishes: &mut Vec<Wish>,
-        fx: &mut Vec<Effect>,
-    ) {
+    pub(crate) fn give_back(&mut self, now: Moment, wishes: &mut Vec<Wish>, fx: &mut Vec<Effect>) {
         if self.held().is_some() {
             wishes.push(Wish::Resign);
             wishes.push(Wish::HoldOff { ms: self.settings.hold_off_ms });

@@ -231,7 +231,8 @@ impl Switchover {
                 return Next::Undo { why: "the handover had no definite answer".to_owned() };
             }
             Answer::Ambiguous => {
-                self.note = Some("the handover had no definite answer, so that it stood".to_owned());
+                self.note =
+                    Some("the handover had no definite answer, so that it stood".to_owned());
             }
         }
         self.enter(now, SwitchoverPhase::Resign);
@@ -266,9 +267,8 @@ impl Switchover {
                 why: format!("{} did not hold the barrier record within {ms} ms", self.to),
             },
             SwitchoverPhase::Handover => {
-                self.note = Some(format!(
-                    "the handover had no answer within {ms} ms, so that it stood"
-                ));
+                self.note =
+                    Some(format!("the handover had no answer within {ms} ms, so that it stood"));
                 self.enter(now, SwitchoverPhase::Resign);
                 Next::GiveBack
             }

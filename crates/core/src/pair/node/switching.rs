@@ -236,7 +236,9 @@ impl Node {
 
     /// Reports what is seen to have come of a switch that is past its point of no return.
     pub(super) fn settle_switchover(&mut self, now: Moment, fx: &mut Vec<Effect>) {
-        let Some(switch) = self.orders.switchover.take_if(|switch| switch.has_left()) else { return };
+        let Some(switch) = self.orders.switchover.take_if(|switch| switch.has_left()) else {
+            return;
+        };
         let said = self.detector.heard().map(|heard| &heard.statement);
         let theirs = said.filter(|said| said.serving && said.epoch > switch.epoch);
         let ours = self.role.epoch().filter(|epoch| *epoch > switch.epoch);

@@ -1,13 +1,13 @@
 use std::sync::Mutex;
 use std::time::Instant;
 
+use hotpair_core::pair::Settings;
 use hotpair_core::pair::alert::AlertName;
 use hotpair_core::pair::guard::Guard;
 use hotpair_core::pair::identity::{
     BootId, ClusterId, Contact, Identity, Incarnation, Instance, NodeId, Role as CoreRole,
     Statement,
 };
-use hotpair_core::pair::Settings;
 use hotpair_core::pair::reason::{Phase, Reason};
 use hotpair_core::pair::view::{PeerView, View};
 use hotpair_http::{Answer, Connection, Counters, Event, Events, Limits, bind, client, serve};
