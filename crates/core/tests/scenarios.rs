@@ -555,7 +555,7 @@ impl Subject {
                 members: members.split(',').map(incarnation).collect(),
                 version: i32::try_from(words.number("sv", 0)).unwrap(),
             }),
-            handover: handover(words),
+            handover: Box::new(handover(words)),
             twin: words.has("twin").then_some(Instance(99)),
         }
     }

@@ -166,12 +166,11 @@ impl World {
     /// The servers hold that this epoch is the peer's to end: its gate is empty, and stays so.
     pub(crate) fn check_handed_over(&mut self, epoch: Epoch) {
         self.checker.handed_over.insert(epoch);
-        for host in 0..2 {
+        for (host, name) in NAMES.iter().enumerate() {
             let gate = self.process(host).and_then(|process| process.gate);
             let Some(gate) = gate.filter(|gate| gate.epoch == epoch) else { continue };
             let empty = gate.held.flatten().is_some_and(|since| since <= self.now);
             if !empty && self.now >= self.hosts[host].excused_until {
-                let name = NAMES[host];
                 let text = format!("{name} handed epoch {epoch} over with requests inside");
                 self.violated(Rule::HandoverStands, text);
             }

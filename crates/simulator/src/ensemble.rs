@@ -207,7 +207,7 @@ impl Ensemble {
             epoch: epoch.unwrap_or_else(|| data.epoch.clone()),
             master: data.master.clone(),
             sync: data.sync.clone(),
-            handover: data.handover.clone(),
+            handover: Box::new(data.handover.clone()),
             twin: None,
         }
     }

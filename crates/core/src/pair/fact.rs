@@ -164,7 +164,7 @@ pub struct Picture {
     /// What the `sync` znode says, if it is there. Read after the epoch.
     pub sync: Option<SyncZnode>,
     /// What the `handover` znode says. Read after the epoch.
-    pub handover: HandoverZnode,
+    pub handover: Box<HandoverZnode>,
     /// Another data directory that is present under our node's name.
     pub twin: Option<Instance>,
 }

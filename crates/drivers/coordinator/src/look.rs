@@ -59,6 +59,7 @@ async fn picture(
         let twin = announce(context, client).await?;
         match read(context, client, arm, watches).await? {
             Some(Found { cluster, epoch, master, sync, handover }) => {
+                let handover = Box::new(handover);
                 return Ok(Picture { cluster, epoch, master, sync, handover, twin });
             }
             None => Context::note(&context.prepared, false), // somebody deleted what we had made

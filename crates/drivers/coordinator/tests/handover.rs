@@ -29,7 +29,7 @@ async fn hand_over(node: &mut Node, epoch: u64, epoch_version: i32, number: u64)
 async fn the_peers_claim_after_a_handover_checks_its_version() {
     let server = Server::start();
     let (mut a, mut b) = (Node::on(&server, "A", 1).await, Node::on(&server, "B", 2).await);
-    assert_eq!(a.look().await.handover, HandoverZnode::default());
+    assert_eq!(*a.look().await.handover, HandoverZnode::default());
     let (epoch, epoch_version) = a.become_master().await;
     let before = b.look().await;
     let done = Answer::Done { epoch_version };
@@ -43,7 +43,7 @@ async fn the_peers_claim_after_a_handover_checks_its_version() {
     assert_eq!(answer, Answer::Refused(Refusal::Handover));
     let seen = b.look().await;
     let to = Some(NodeId::new("B"));
-    assert_eq!(seen.handover, HandoverZnode { epoch: Epoch(epoch), to, number: 103, version: 1 });
+    assert_eq!(*seen.handover, HandoverZnode { epoch: Epoch(epoch), to, number: 103, version: 1 });
     let answer = b.claim(epoch + 1, seen.epoch.version, master).await;
     assert_eq!(answer, Answer::Done { epoch_version: epoch_version + 1 });
     assert_eq!(b.look().await.handover.version, 1, "a check moves nothing");
@@ -65,7 +65,7 @@ async fn a_claim_that_revokes_a_handover_moves_its_version() {
     let answer = a.claim(epoch + 1, seen.epoch.version, master).await;
     assert_eq!(answer, Answer::Done { epoch_version: epoch_version + 1 });
     let revoked = HandoverZnode { version: peers.handover.version + 1, ..HandoverZnode::default() };
-    assert_eq!(a.look().await.handover, revoked);
+    assert_eq!(*a.look().await.handover, revoked);
 }
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn a_handover_znode_that_is_missing_is_made_by_the_next_look() {
     server.client().await.delete(PATH, None).await.unwrap();
     let refused = hand_over(&mut a, epoch, epoch_version, 1).await;
     assert_eq!(refused, Answer::Refused(Refusal::Handover));
-    assert_eq!(a.look().await.handover, HandoverZnode::default());
+    assert_eq!(*a.look().await.handover, HandoverZnode::default());
     let done = Answer::Done { epoch_version };
     assert_eq!(hand_over(&mut a, epoch, epoch_version, 1).await, done);
 }

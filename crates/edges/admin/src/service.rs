@@ -185,14 +185,14 @@ impl AdminService {
             Ok(SwitchoverBody { dry_run }) => dry_run,
             Err(error) => {
                 let text = format!("the body: {error}");
-                return outcome(StatusCode::BAD_REQUEST, refusal(text));
+                return outcome(StatusCode::BAD_REQUEST, &refusal(text));
             }
         };
         let snapshot = Arc::clone(&self.state.snapshot.borrow());
         let forecast = snapshot.forecast(self.state.live.serving_epoch());
         if dry_run {
             let status = if forecast.is_ok() { StatusCode::OK } else { StatusCode::CONFLICT };
-            return outcome(status, dry_answer(&snapshot.view, forecast));
+            return outcome(status, &dry_answer(&snapshot.view, forecast));
         }
         // The forecast is advice; who decides is the role machine.
         let by = request.from;
@@ -200,9 +200,9 @@ impl AdminService {
         match self.carry_out("switchover", |answer| AdminCommand::Switchover { by, answer }).await {
             Ok(report) => {
                 let status = if report.done { StatusCode::OK } else { StatusCode::CONFLICT };
-                outcome(status, switchover_answer(report))
+                outcome(status, &switchover_answer(report))
             }
-            Err((status, text)) => outcome(status, refusal(text)),
+            Err((status, text)) => outcome(status, &refusal(text)),
         }
     }
 
@@ -333,8 +333,8 @@ fn document(document: &impl Serialize) -> Response {
     Response::json(StatusCode::OK, json)
 }
 
-fn outcome(status: StatusCode, answer: SwitchoverAnswer) -> Response {
-    Response::json(status, serde_json::to_vec(&answer).expect("the public words are JSON"))
+fn outcome(status: StatusCode, answer: &SwitchoverAnswer) -> Response {
+    Response::json(status, serde_json::to_vec(answer).expect("the public words are JSON"))
 }
 
 /// Of an order of which nothing else is known.

@@ -59,7 +59,7 @@ pub(crate) fn snapshot() -> Snapshot {
         phases: vec![(Phase::Confirming, 12), (Phase::Fencing, 8)],
         switching: None,
         switchover_refusal: None,
-        switchover_limits: SwitchoverPhase::limits(&Settings::default()),
+        switchover_limits: CorePhase::limits(&Settings::default()),
         since: clock::now() - 5000,
         reason: Reason::PeerDead { peer: NodeId::new("b") },
         lease_until: Some(clock::now() + 2500),
@@ -456,7 +456,7 @@ async fn a_switchover_is_ordered_and_its_end_is_told() {
                 panic!("a switchover was ordered");
             };
             assert!(by.ip().is_loopback());
-            let phases = vec![(SwitchoverPhase::Preflight, 0), (SwitchoverPhase::Drain, 3)];
+            let phases = vec![(CorePhase::Preflight, 0), (CorePhase::Drain, 3)];
             let (text, epoch) = (text.to_owned(), Epoch(8));
             answer.send(SwitchoverReport { done, text, phases, epoch }).unwrap();
         }
