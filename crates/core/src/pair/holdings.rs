@@ -69,11 +69,17 @@ impl Holdings {
         }
     }
 
+    /// Has the log failed? Never waived.
+    pub(crate) fn sound(&self) -> Result<(), Guard> {
+        match &self.failed {
+            Some(what) => Err(Guard::LogFailed { what: what.clone() }),
+            None => Ok(()),
+        }
+    }
+
     /// Could this node serve with what it has? Never waived.
     pub(crate) fn usable(&self) -> Result<(), Guard> {
-        if let Some(what) = &self.failed {
-            return Err(Guard::LogFailed { what: what.clone() });
-        }
+        self.sound()?;
         if !self.opened {
             return Err(Guard::TablesOpening);
         }

@@ -1,29 +1,31 @@
-//! A key in a tree: its first eight bytes stand in the tree itself, so that most comparisons on the
-//! way down need not follow a pointer.
+//! A key in a tree: its first sixteen bytes stand in the tree itself, so that comparisons on the way
+//! down follow no pointer, unless keys are longer and begin alike.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 
 use super::change::Bytes;
 
+const PREFIX_BYTES: usize = 16;
+
 /// A key that is kept.
 #[derive(Clone, Debug)]
 pub(super) struct Key {
     /// The first bytes as a big-endian number, filled up with zeros: in the order of the bytes.
-    prefix: u64,
+    prefix: u128,
     pub(super) bytes: Bytes,
 }
 
 /// A key that is looked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sought<'a> {
-    prefix: u64,
+    prefix: u128,
     bytes: &'a [u8],
 }
 
 /// What both have; the order is that of the bytes.
 pub(super) trait Ordered {
-    fn prefix(&self) -> u64;
+    fn prefix(&self) -> u128;
     fn bytes(&self) -> &[u8];
 }
 
@@ -39,19 +41,19 @@ impl<'a> Sought<'a> {
     }
 }
 
-fn prefix(bytes: &[u8]) -> u64 {
-    match bytes.first_chunk::<8>() {
-        Some(first) => u64::from_be_bytes(*first),
+fn prefix(bytes: &[u8]) -> u128 {
+    match bytes.first_chunk::<PREFIX_BYTES>() {
+        Some(first) => u128::from_be_bytes(*first),
         None => {
-            let mut first = [0; 8];
+            let mut first = [0; PREFIX_BYTES];
             first[..bytes.len()].copy_from_slice(bytes);
-            u64::from_be_bytes(first)
+            u128::from_be_bytes(first)
         }
     }
 }
 
 impl Ordered for Key {
-    fn prefix(&self) -> u64 {
+    fn prefix(&self) -> u128 {
         self.prefix
     }
 
@@ -61,7 +63,7 @@ impl Ordered for Key {
 }
 
 impl Ordered for Sought<'_> {
-    fn prefix(&self) -> u64 {
+    fn prefix(&self) -> u128 {
         self.prefix
     }
 
@@ -76,9 +78,16 @@ impl<'a> Borrow<dyn Ordered + 'a> for Key {
     }
 }
 
-fn order(one: (u64, &[u8]), other: (u64, &[u8])) -> Ordering {
-    // Filled up with zeros, "a" and "a\0" have one prefix: then the bytes decide.
-    one.0.cmp(&other.0).then_with(|| one.1.cmp(other.1))
+fn order(one: (u128, &[u8]), other: (u128, &[u8])) -> Ordering {
+    one.0.cmp(&other.0).then_with(|| {
+        let (a, b) = (one.1, other.1);
+        if a.len().max(b.len()) <= PREFIX_BYTES {
+            // Filled up with zeros, "a" and "a\0" have one prefix: the shorter one comes first.
+            a.len().cmp(&b.len())
+        } else {
+            a.cmp(b)
+        }
+    })
 }
 
 impl Ord for dyn Ordered + '_ {
@@ -127,7 +136,7 @@ mod tests {
 
     #[test]
     fn the_order_is_that_of_the_bytes() {
-        let texts: [&[u8]; 9] = [
+        let texts: [&[u8]; 15] = [
             b"",
             b"\0",
             b"\0\0",
@@ -136,6 +145,12 @@ mod tests {
             b"a\0\0\0\0\0\0\0\0",
             b"abcdefgh",
             b"abcdefgh\0",
+            b"abcdefghijklmno",
+            b"abcdefghijklmno\0",
+            b"abcdefghijklmnop",
+            b"abcdefghijklmnop\0",
+            b"abcdefghijklmnopq",
+            b"abcdefghijklmno\0z",
             b"b",
         ];
         for one in texts {

@@ -9,6 +9,7 @@
 //! Readers look at the store only, which has what is acknowledged. The writer itself also sees what
 //! is pending, so that requests need not wait for each other's acknowledgement.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -256,7 +257,8 @@ impl Writer {
             let done = changes.len();
             let (table, key) = (operation.table().clone(), operation.key().clone());
             let earlier = changed.get(&(&**operation.table(), &**operation.key()));
-            let row = match earlier.map(|index| &changes[*index]) {
+            // Looked up only where it matters: a put need not know what was there.
+            let row = || match earlier.map(|index| &changes[*index]) {
                 Some(Change::Put { value, .. }) => Some((&**value, version)),
                 Some(Change::Delete { .. }) => None,
                 None => self.row(store, &table, &key).map(|row| (&*row.value, row.version)),
@@ -267,13 +269,13 @@ impl Writer {
                     results.push(OperationResult::Put { version });
                 }
                 Operation::Delete { .. } => {
-                    if row.is_some() {
+                    if row().is_some() {
                         changes.push(Change::Delete { table, key });
                     }
                     results.push(OperationResult::Deleted { version });
                 }
                 Operation::CompareAndPut { value, version: wanted, .. } => {
-                    let found = row.map_or(0, |(_, version)| version);
+                    let found = row().map_or(0, |(_, version)| version);
                     let done = found == *wanted;
                     if done {
                         changes.push(Change::Put { table, key, value: value.clone() });
@@ -282,7 +284,7 @@ impl Writer {
                     results.push(OperationResult::Compared { done, version });
                 }
                 Operation::Add { by, .. } => {
-                    let value = sum(row.map(|(value, _)| value), *by)
+                    let value = sum(row().map(|(value, _)| value), *by)
                         .ok_or_else(|| Refusal::NotANumber { table: table.to_string(), by: *by })?;
                     let text = value.to_string().into_bytes().into();
                     changes.push(Change::Put { table, key, value: text });
@@ -369,10 +371,10 @@ impl Writer {
         for change in changes {
             let (Change::Put { table, key, .. } | Change::Delete { table, key }) = change;
             if let Some(rows) = self.overlay.get_mut(table)
-                && let key = Key::new(key.clone())
-                && rows.get(&key).is_some_and(|pending| pending.number == record.number)
+                && let Entry::Occupied(pending) = rows.entry(Key::new(key.clone()))
+                && pending.get().number == record.number
             {
-                rows.remove(&key);
+                pending.remove();
             }
         }
     }

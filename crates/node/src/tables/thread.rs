@@ -9,8 +9,9 @@ use super::hands::Hands;
 use super::{Order, Submitted};
 use crate::boot_clock;
 
-/// Submissions taken in one turn: one write and one frame for all of them.
-const TURN_MAX: usize = 1_024;
+/// Submissions taken in one turn: one write and one frame for all of them. Not more, so that the peer
+/// has something to do while the next ones are taken.
+const TURN_MAX: usize = 256;
 
 /// What the thread listens to, and whom it tells.
 pub(crate) struct Queues {
@@ -57,14 +58,6 @@ async fn turn(mut hands: Hands, mut queues: Queues) {
             }
             count = queues.submissions.recv_many(&mut taken, TURN_MAX) => {
                 if count > 0 {
-                    // Whoever is about to ask comes along: one write, one frame and one word of the
-                    // peer for more of them. Costs nothing where nobody else wants the core.
-                    std::thread::yield_now();
-                    while taken.len() < TURN_MAX
-                        && let Ok(submission) = queues.submissions.try_recv()
-                    {
-                        taken.push(submission);
-                    }
                     hands.take_submissions(taken.drain(..));
                 }
             }

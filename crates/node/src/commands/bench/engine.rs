@@ -3,8 +3,9 @@
 
 use std::collections::VecDeque;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,6 +13,7 @@ use hotpair_core::pair::fact::{Fact, TablesFact};
 use hotpair_core::pair::identity::{BootId, Epoch, Identity, Incarnation, Instance, NodeId};
 use hotpair_core::tables::change::{Bytes, Operation, ReplyPlan, Request, Verdict};
 use hotpair_core::tables::replication::ReplicationSettings;
+use hotpair_gateway::Tables;
 use hotpair_journal::Durability;
 use hotpair_link::redo;
 use serde_json::{Value, json};
@@ -23,6 +25,12 @@ use crate::writer;
 
 const LIMIT: Duration = Duration::from_secs(120);
 const VALUE_BYTES: usize = 128;
+/// About what a put takes in the log.
+const RECORD_BYTES: u64 = VALUE_BYTES as u64 + 60;
+/// A longer log is cut at a snapshot, which a peer would be sent instead.
+const TAIL_MEGABYTES_MAX: u64 = 200;
+/// How long a master at full load is looked at before its peer comes.
+const ALONE: Duration = Duration::from_millis(500);
 /// Different rows that are written.
 const ROWS: u64 = 100_000;
 
@@ -138,31 +146,68 @@ fn put(number: u64, table: &Arc<str>, value: &Bytes) -> Request {
     }
 }
 
-/// Keeps `outstanding` puts under way until `count` are done; times in microseconds.
-fn load(side: &Side, epoch: Epoch, count: u64, outstanding: usize) -> Result<(Duration, Vec<u32>)> {
+/// How long a load goes on.
+#[derive(Clone, Copy)]
+enum Until<'a> {
+    /// So many puts.
+    Count(u64),
+    Told(&'a Done),
+}
+
+/// A load that is watched from another thread.
+#[derive(Default)]
+struct Done {
+    count: AtomicU64,
+    enough: AtomicBool,
+}
+
+impl Done {
+    fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+}
+
+impl Until<'_> {
+    fn goes_on(self, sent: u64) -> bool {
+        match self {
+            Self::Count(count) => sent < count,
+            Self::Told(done) => !done.enough.load(Ordering::Acquire),
+        }
+    }
+}
+
+/// Keeps `outstanding` puts under way; times in microseconds.
+fn load(
+    tables: &Tables,
+    epoch: Epoch,
+    until: Until<'_>,
+    outstanding: usize,
+) -> Result<(Duration, Vec<u32>)> {
     let table: Arc<str> = "bench".into();
     let value: Bytes = vec![b'x'; VALUE_BYTES].into();
     let mut under_way: VecDeque<(Instant, oneshot::Receiver<Verdict>)> = VecDeque::new();
-    let mut times = Vec::with_capacity(usize::try_from(count)?);
+    let mut times = Vec::new();
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let started = Instant::now();
     runtime.block_on(async {
         let mut sent = 0;
-        while times.len() < usize::try_from(count)? {
-            while sent < count && under_way.len() < outstanding {
-                match side.thread.tables.submit(epoch, put(sent, &table, &value)) {
+        loop {
+            while until.goes_on(sent) && under_way.len() < outstanding {
+                match tables.submit(epoch, put(sent, &table, &value)) {
                     Ok(verdict) => under_way.push_back((Instant::now(), verdict)),
                     Err(_) if !under_way.is_empty() => break,
                     Err(error) => bail!("{error}"),
                 }
                 sent += 1;
             }
-            let (at, verdict) = under_way.pop_front().context("some are under way")?;
+            let Some((at, verdict)) = under_way.pop_front() else { return Ok(()) };
             let verdict = verdict.await.context("a put was dropped")?;
             ensure!(matches!(verdict, Verdict::Done { .. }), "{verdict:?}");
             times.push(u32::try_from(at.elapsed().as_micros()).unwrap_or(u32::MAX));
+            if let Until::Told(done) = until {
+                done.count.fetch_add(1, Ordering::Release);
+            }
         }
-        Ok(())
     })?;
     Ok((started.elapsed(), times))
 }
@@ -180,11 +225,11 @@ fn figures(took: Duration, mut times: Vec<u32>) -> Value {
 /// Commits a second to a peer over loopback.
 pub(super) fn commits(count: u64, outstanding: usize) -> Result<Value> {
     let scratch = tempfile::tempdir()?;
-    let (master, mut standby) = pair(scratch.path())?;
+    let (master, mut standby, _) = pair(scratch.path())?;
     let (epoch, other) = (Epoch(1), Epoch(2));
-    let warm = load(&master, epoch, count / 10, outstanding)?;
-    drop(warm);
-    let (took, times) = load(&master, epoch, count, outstanding)?;
+    let tables = &master.thread.tables;
+    load(tables, epoch, Until::Count(count / 10), outstanding)?;
+    let (took, times) = load(tables, epoch, Until::Count(count), outstanding)?;
     let figures = figures(took, times);
     // What was acknowledged is there: the standby becomes master and says so.
     master.order(Order::StandDown)?;
@@ -196,65 +241,105 @@ pub(super) fn commits(count: u64, outstanding: usize) -> Result<Value> {
     Ok(figures)
 }
 
-fn pair(folder: &Path) -> Result<(Side, Side)> {
+/// The master, its peer in sync, and the door at which that one came.
+fn pair(folder: &Path) -> Result<(Side, Side, String)> {
     let directories = [folder.join("a"), folder.join("b")];
     for directory in &directories {
         std::fs::create_dir_all(directory)?;
     }
     let mut master = Side::start("a", &directories[0], None)?;
     let door = open_door(&master)?;
-    let standby = Side::start("b", &directories[1], Some(door))?;
+    let standby = Side::start("b", &directories[1], Some(door.clone()))?;
     master.prepare(Epoch(1))?;
     standby.order(Order::Follow { master: Some(Epoch(1)) })?;
     master.wait_for_peer()?;
-    Ok((master, standby))
+    Ok((master, standby, door))
 }
 
-/// A peer that comes when the log is long: how fast it catches up, from the redo files, and what
-/// that costs a master under full load.
+/// A peer that was away: how fast it catches up from the redo files, and what that costs a master
+/// under full load. Both times it lacks so much and no more that the log still begins before it.
 pub(super) fn catching_up(megabytes: u64, outstanding: usize) -> Result<Value> {
-    let scratch = tempfile::tempdir()?;
-    let directories = [scratch.path().join("a"), scratch.path().join("b")];
-    for directory in &directories {
-        std::fs::create_dir_all(directory)?;
-    }
+    let (count, more) = (records(megabytes.min(TAIL_MEGABYTES_MAX)), records(megabytes.min(60)));
     let epoch = Epoch(1);
-    let mut master = Side::start("a", &directories[0], None)?;
-    master.prepare(epoch)?;
-    let count = megabytes * 1_000_000 / (VALUE_BYTES as u64 + 60);
-    progress(&format!("catching up: writing {count} records alone"));
-    let (alone, _) = load(&master, epoch, count, outstanding)?;
-    let bytes = folder_bytes(&directories[0])?;
-    let door = open_door(&master)?;
-    let standby = Side::start("b", &directories[1], Some(door))?;
+    let scratch = tempfile::tempdir()?;
+    progress(&format!("catching up: the peer is away for {count} records"));
+    let mut away = Away::after(scratch.path(), count, outstanding)?;
+    let before = folder_bytes(&away.directory)?;
     let started = Instant::now();
-    standby.order(Order::Follow { master: Some(epoch) })?;
-    master.wait_for_peer()?;
+    let standby = away.comes_back()?;
+    away.master.wait_for_peer()?;
     let quiet = started.elapsed();
     standby.end();
-    // The same again, with the master at full load meanwhile.
-    std::fs::remove_dir_all(&directories[1])?;
-    std::fs::create_dir_all(&directories[1])?;
-    master.wait("the peer is gone", |fact| {
-        matches!(fact, TablesFact::PeerLost { .. }).then_some(())
+    let shipped = folder_bytes(&away.directory)? - before;
+    away.master.end();
+
+    let scratch = tempfile::tempdir()?;
+    let mut away = Away::after(scratch.path(), more, outstanding)?;
+    let done = Done::default();
+    let tables = away.master.thread.tables.clone();
+    let (alone, meanwhile, took) = std::thread::scope(|scope| -> Result<_> {
+        let loading =
+            scope.spawn(|| load(&tables, epoch, Until::Told(&done), outstanding).map(drop));
+        let measured = (|| -> Result<_> {
+            let (from, at) = (done.count(), Instant::now());
+            std::thread::sleep(ALONE);
+            let alone = (done.count() - from) as f64 / at.elapsed().as_secs_f64();
+            let (from, at) = (done.count(), Instant::now());
+            let standby = away.comes_back()?;
+            away.master.wait_for_peer()?;
+            let took = at.elapsed();
+            let meanwhile = (done.count() - from) as f64 / took.as_secs_f64();
+            Ok((standby, alone, meanwhile, took))
+        })();
+        done.enough.store(true, Ordering::Release);
+        loading.join().expect("a load panics nowhere")?;
+        let (standby, alone, meanwhile, took) = measured?;
+        standby.end();
+        Ok((alone, meanwhile, took))
     })?;
-    master.order(Order::AcknowledgeAlone { epoch, loss: 1 })?;
-    let door = open_door(&master)?;
-    let (before, _) = load(&master, epoch, count / 4, outstanding)?;
-    let late = Side::start("b", &directories[1], Some(door))?;
-    late.order(Order::Follow { master: Some(epoch) })?;
-    let (during, _) = load(&master, epoch, count / 4, outstanding)?;
-    late.end();
-    master.end();
+    away.master.end();
     Ok(json!({
-        "log_bytes": bytes,
-        "alone_commits_per_second": count as f64 / alone.as_secs_f64(),
+        "shipped_bytes": shipped,
         "caught_up_s": quiet.as_secs_f64(),
-        "megabytes_per_second": bytes as f64 / 1e6 / quiet.as_secs_f64(),
-        "full_load_alone_per_second": count as f64 / 4.0 / before.as_secs_f64(),
-        "full_load_while_catching_up_per_second": count as f64 / 4.0 / during.as_secs_f64(),
-        "kept": before.as_secs_f64() / during.as_secs_f64(),
+        "megabytes_per_second": shipped as f64 / 1e6 / quiet.as_secs_f64(),
+        "full_load_alone_per_second": alone,
+        "full_load_while_catching_up_per_second": meanwhile,
+        "catching_up_under_load_s": took.as_secs_f64(),
+        "kept": meanwhile / alone,
     }))
+}
+
+/// A master that goes on alone, and where its peer has left its files.
+struct Away {
+    master: Side,
+    door: String,
+    directory: PathBuf,
+}
+
+impl Away {
+    /// The peer was in sync; since it went, so many records were written.
+    fn after(folder: &Path, count: u64, outstanding: usize) -> Result<Self> {
+        let (mut master, standby, door) = pair(folder)?;
+        let epoch = Epoch(1);
+        standby.end();
+        let loss = master.wait("the peer is gone", |fact| match fact {
+            TablesFact::PeerLost { loss, .. } => Some(*loss),
+            _ => None,
+        })?;
+        master.order(Order::AcknowledgeAlone { epoch, loss })?;
+        load(&master.thread.tables, epoch, Until::Count(count), outstanding)?;
+        Ok(Self { master, door, directory: folder.join("b") })
+    }
+
+    fn comes_back(&self) -> Result<Side> {
+        let standby = Side::start("b", &self.directory, Some(self.door.clone()))?;
+        standby.order(Order::Follow { master: Some(Epoch(1)) })?;
+        Ok(standby)
+    }
+}
+
+fn records(megabytes: u64) -> u64 {
+    megabytes * 1_000_000 / RECORD_BYTES
 }
 
 /// From a long redo log back to the tables.
@@ -263,9 +348,9 @@ pub(super) fn recovery(megabytes: u64, outstanding: usize) -> Result<Value> {
     let epoch = Epoch(1);
     let mut side = Side::start("a", scratch.path(), None)?;
     side.prepare(epoch)?;
-    let count = megabytes * 1_000_000 / (VALUE_BYTES as u64 + 60);
+    let count = records(megabytes);
     progress(&format!("recovery: writing {count} records"));
-    load(&side, epoch, count, outstanding)?;
+    load(&side.thread.tables, epoch, Until::Count(count), outstanding)?;
     side.end();
     let bytes = folder_bytes(scratch.path())?;
     let started = Instant::now();
@@ -298,7 +383,7 @@ mod tests {
         let figures = commits(2_000, 64).unwrap();
         assert_eq!(figures["commits"], 2_000);
         let figures = catching_up(2, 64).unwrap();
-        assert!(figures["log_bytes"].as_u64() > Some(1_000_000), "{figures}");
+        assert!(figures["shipped_bytes"].as_u64() > Some(1_000_000), "{figures}");
     }
 
     #[test]

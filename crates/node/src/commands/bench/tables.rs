@@ -5,6 +5,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,6 +17,7 @@ use hotpair_lab::zookeeper::ZooKeeper;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use super::progress;
 use crate::commands::user;
@@ -26,7 +28,7 @@ const ROWS: u64 = 100_000;
 const WARM_UP: Duration = Duration::from_secs(2);
 
 /// What is asked, and how an answer is known to be whole.
-trait Dialect: Sync {
+trait Dialect: Send + Sync {
     /// The request of one connection.
     fn request(&self, connection: usize, number: u64, out: &mut Vec<u8>);
     /// How many bytes of the buffer are the answer; none as long as it is not whole.
@@ -38,18 +40,20 @@ fn ask(
     address: SocketAddr,
     connections: usize,
     seconds: u64,
-    dialect: &dyn Dialect,
+    dialect: &Arc<dyn Dialect>,
 ) -> Result<Value> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let start = Instant::now() + WARM_UP;
         let end = start + Duration::from_secs(seconds);
-        let asked = (0..connections)
-            .map(|connection| ask_one(address, connection, start, end, dialect))
-            .collect::<Vec<_>>();
+        // A task each, so that an answer wakes its connection and no other.
+        let mut asking = JoinSet::new();
+        for connection in 0..connections {
+            asking.spawn(ask_one(address, connection, start, end, Arc::clone(dialect)));
+        }
         let mut times = Vec::new();
-        for one in futures_all(asked).await {
-            times.extend(one?);
+        while let Some(one) = asking.join_next().await {
+            times.extend(one??);
         }
         times.sort_unstable();
         ensure!(!times.is_empty(), "nothing was answered");
@@ -65,31 +69,12 @@ fn ask(
     })
 }
 
-/// All of them at once, on this thread.
-async fn futures_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
-    let mut futures: Vec<_> = futures.into_iter().map(|f| (Box::pin(f), None)).collect();
-    std::future::poll_fn(|context| {
-        let mut ready = true;
-        for (future, output) in &mut futures {
-            if output.is_none() {
-                match future.as_mut().poll(context) {
-                    std::task::Poll::Ready(done) => *output = Some(done),
-                    std::task::Poll::Pending => ready = false,
-                }
-            }
-        }
-        if ready { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-    futures.into_iter().filter_map(|(_, output)| output).collect()
-}
-
 async fn ask_one(
     address: SocketAddr,
     connection: usize,
     start: Instant,
     end: Instant,
-    dialect: &dyn Dialect,
+    dialect: Arc<dyn Dialect>,
 ) -> Result<Vec<u32>> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
@@ -113,6 +98,10 @@ async fn ask_one(
             times.push(u32::try_from(asked.elapsed().as_micros()).unwrap_or(u32::MAX));
         }
     }
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|part| part == what)
 }
 
 /// hotpair's table function `put`, numbered, in a session of each connection.
@@ -141,17 +130,13 @@ impl Dialect for Hotpair {
     }
 
     fn answer(&self, bytes: &[u8]) -> Result<Option<usize>> {
-        let Some(head) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
-            return Ok(None);
-        };
-        let text = std::str::from_utf8(&bytes[..head])?;
-        let length = text
-            .lines()
-            .find_map(|line| {
-                let (name, value) = line.split_once(':')?;
-                name.eq_ignore_ascii_case("content-length").then(|| value.trim())
-            })
-            .context("an answer without a length")?;
+        let Some(head) = find(bytes, b"\r\n\r\n") else { return Ok(None) };
+        // As this server writes it.
+        let name = b"content-length: ".as_slice();
+        let at = find(&bytes[..head], name).context("an answer without a length")?;
+        let length = &bytes[at + name.len()..head];
+        let length = length.split(|byte| *byte == b'\r').next().unwrap_or_default();
+        let length = std::str::from_utf8(length)?;
         let size = head + 4 + length.parse::<usize>()?;
         if bytes.len() < size {
             return Ok(None);
@@ -233,7 +218,7 @@ fn hotpair(connections: usize, seconds: u64, value: &str) -> Result<Value> {
         let session = answer["data"]["session"].as_str().context("a login without a session")?;
         sessions.push(session.to_owned());
     }
-    let dialect = Hotpair { sessions, value: value.to_owned() };
+    let dialect: Arc<dyn Dialect> = Arc::new(Hotpair { sessions, value: value.to_owned() });
     ask(pair.nodes[master].settings.client, connections, seconds, &dialect)
 }
 
@@ -262,7 +247,7 @@ fn redis(connections: usize, seconds: u64, value: &str) -> Result<Value> {
     let of = format!("127.0.0.1 {primary}");
     let _replica = start("replica", replica, &["--replicaof", &of])?;
     let address: SocketAddr = format!("127.0.0.1:{primary}").parse()?;
-    let dialect = Redis { value: value.to_owned() };
+    let dialect = Arc::new(Redis { value: value.to_owned() });
     eventually(LIMIT, "the replica follows", || {
         use std::io::{Read, Write};
         let mut stream = std::net::TcpStream::connect(address)?;
@@ -275,6 +260,7 @@ fn redis(connections: usize, seconds: u64, value: &str) -> Result<Value> {
         ensure!(&answer == b"+OK\r\n:1\r\n", "{}", String::from_utf8_lossy(&answer));
         Ok(())
     })?;
+    let dialect: Arc<dyn Dialect> = dialect;
     ask(address, connections, seconds, &dialect)
 }
 
