@@ -10,6 +10,8 @@
 //! a zookeeper opened [t=4000]                       a zookeeper acknowledges | a zookeeper hangs
 //! a zookeeper looked master=none|b@7 epoch=7 v=5    a zookeeper claimed done v=6 | refused | ambiguous
 //! a zookeeper looked … sync=a,b@2 sv=3 (b on boot 2) a zookeeper written done | refused | ambiguous
+//! a zookeeper looked … handover=b@7 hv=2            a zookeeper handed-over done | refused | ambiguous
+//! a drained | a drained late                        a tables barrier-held [late] at=1.9
 //! a tables opened at=5.100 [half] [cluster=12]      a tables ready | caught-up | lost 1 | failed
 //! wait 500 (time-outs come)                         late 3000 (nobody calls the node)
 //! ```
@@ -20,10 +22,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use hotpair_core::pair::effect::{Effect, SyncBound, ZooKeeperOrder, ZooKeeperRequest};
+use hotpair_core::pair::effect::{
+    Effect, HandoverBound, SyncBound, ZooKeeperOrder, ZooKeeperRequest,
+};
 use hotpair_core::pair::fact::{
-    Answer, DialFailure, EpochZnode, Fact, LinkEnd, MasterZnode, Picture, Refusal, SessionId,
-    SyncZnode, TablesFact, ZooKeeperEvent, ZooKeeperFact,
+    Answer, DialFailure, EpochZnode, Fact, HandoverZnode, LinkEnd, MasterZnode, Picture, Refusal,
+    SessionId, SyncZnode, TablesFact, ZooKeeperEvent, ZooKeeperFact,
 };
 use hotpair_core::pair::identity::{
     BootId, ClusterId, Contact, Epoch, Identity, Incarnation, Instance, NodeId, Role, Statement,
@@ -100,6 +104,8 @@ struct Subject {
     heartbeats: Vec<(Moment, Epoch)>,
     resigned: Epoch,
     gate: Epoch,
+    /// The hold of the gate that is drained.
+    hold: u64,
     ping: u64,
     epoch_version: i32,
 }
@@ -132,7 +138,7 @@ fn identity(node: &str, words: &Words<'_>, default_instance: u64) -> Identity {
         pair: words.value("pair").unwrap_or("orders").into(),
         root: words.value("root").unwrap_or("/hotpair").into(),
         config_digest: 1,
-        version: "0".into(),
+        version: words.value("version").unwrap_or("0").into(),
     }
 }
 
@@ -150,6 +156,16 @@ fn incarnation(text: &str) -> Incarnation {
         instance: Instance(instance_of(node).into()),
         boot_id: BootId(boot.parse().unwrap()),
     }
+}
+
+/// `handover=NODE@EPOCH hv=VERSION`; none: nobody handed anything over.
+fn handover(words: &Words<'_>) -> HandoverZnode {
+    let version = i32::try_from(words.number("hv", 0)).unwrap();
+    let Some((to, epoch)) = words.value("handover").and_then(|said| said.split_once('@')) else {
+        return HandoverZnode { version, ..HandoverZnode::default() };
+    };
+    let epoch = Epoch(epoch.parse().unwrap());
+    HandoverZnode { epoch, to: Some(NodeId::new(to)), number: 9, version }
 }
 
 /// a has data directory 1, b has 2.
@@ -177,6 +193,7 @@ fn statement(words: &Words<'_>) -> Statement {
         contact: if words.has("lost") { Contact::Lost } else { Contact::Connected },
         position: words.value("at").map(position),
         complete: !words.has("half"),
+        guard: words.value("guard").map(Into::into),
     }
 }
 
@@ -223,6 +240,7 @@ impl World {
             heartbeats: Vec::new(),
             resigned: Epoch(0),
             gate: Epoch(0),
+            hold: 0,
             ping: 0,
             epoch_version: 0,
         };
@@ -337,7 +355,8 @@ impl World {
             ["gate", "failed"] => {
                 Fact::PromotionFailed { epoch: s.gate, what: "a step failed".to_owned() }
             }
-            ["drained"] => Fact::Drained { epoch: s.gate },
+            ["drained"] => Fact::Drained { epoch: s.gate, hold: s.hold },
+            ["drained", "late"] => Fact::Drained { epoch: s.gate, hold: s.hold - 1 },
             ["datasets", "settled"] => Fact::DatasetsSettled { epoch: s.gate, failed: 0 },
             ["serving", "stalled", ms] => Fact::ServingStalled { for_ms: ms.parse().unwrap() },
             ["ordered", "switchover", n] => Fact::SwitchoverOrdered { order: n.parse().unwrap() },
@@ -405,6 +424,10 @@ impl Subject {
                 self.gate = epoch;
                 None
             }
+            Effect::Drain { hold, .. } => {
+                self.hold = hold;
+                None
+            }
             Effect::SendPing { number, .. } => {
                 self.ping = number;
                 let statement = self.peer.clone()?;
@@ -432,6 +455,10 @@ impl Subject {
                 TablesFact::PeerCaughtUp { epoch, peer }
             }
             "lost" => TablesFact::PeerLost { epoch, loss: words.number("loss", 1) },
+            "barrier-held" => {
+                let hold = self.hold - u64::from(words.has("late"));
+                TablesFact::BarrierHeld { epoch, hold, number: at().number }
+            }
             "failed" => TablesFact::Failed { what: "EIO".to_owned() },
             "full" => TablesFact::DiskFull { full: true },
             "have-room" => TablesFact::DiskFull { full: false },
@@ -450,6 +477,7 @@ impl Subject {
             () if words.has("ambiguous") => Answer::Ambiguous,
             () if words.has("epoch") => Answer::Refused(Refusal::Epoch),
             () if words.has("sync") => Answer::Refused(Refusal::Sync),
+            () if words.has("handover") => Answer::Refused(Refusal::Handover),
             () => Answer::Refused(Refusal::Master),
         };
         let version = i32::try_from(words.number("v", 1)).unwrap();
@@ -480,6 +508,9 @@ impl Subject {
             "sync-changed" => ZooKeeperEvent::SyncChanged,
             "written" => {
                 ZooKeeperEvent::SyncWritten { epoch: self.gate, answer: answer(self.epoch_version) }
+            }
+            "handed-over" => {
+                ZooKeeperEvent::HandedOver { epoch: self.gate, answer: answer(self.epoch_version) }
             }
             "resigned" => {
                 ZooKeeperEvent::Resigned { epoch: self.resigned, answer: answer(version) }
@@ -524,6 +555,7 @@ impl Subject {
                 members: members.split(',').map(incarnation).collect(),
                 version: i32::try_from(words.number("sv", 0)).unwrap(),
             }),
+            handover: Box::new(handover(words)),
             twin: words.has("twin").then_some(Instance(99)),
         }
     }
@@ -548,7 +580,10 @@ fn in_words(effect: &Effect) -> Option<String> {
         }
         Effect::ExtendLease { until, .. } => format!("extends the lease until {until}"),
         Effect::CloseGate { epoch } => format!("closes the gate of epoch {epoch}"),
+        Effect::HoldGate { epoch } => format!("holds the gate of epoch {epoch}"),
+        Effect::AdmitAgain { epoch } => format!("admits again in epoch {epoch}"),
         Effect::Drain { ms_max, .. } => format!("drains for at most {ms_max} ms"),
+        Effect::WriteBarrier { epoch, .. } => format!("writes a barrier in epoch {epoch}"),
         Effect::LoadDatasets { .. } => "loads datasets".to_owned(),
         Effect::DropDatasets => "drops datasets".to_owned(),
         Effect::Alert(alert) => match &alert.firing {
@@ -568,6 +603,10 @@ fn in_words(effect: &Effect) -> Option<String> {
             None => format!("remembers epoch {epoch}"),
         },
         Effect::FinishOrder { order, outcome } => format!("order {order}: {outcome:?}"),
+        Effect::FinishSwitchover { order, report } => {
+            let (done, text, epoch) = (report.done, &report.text, report.epoch);
+            format!("order {order}, done: {done}, epoch {epoch}: {text:?}")
+        }
         Effect::Exit => "exits".to_owned(),
     })
 }
@@ -576,7 +615,7 @@ fn request_in_words(request: &ZooKeeperRequest) -> String {
     match request {
         ZooKeeperRequest::OpenSession => "open a session".to_owned(),
         ZooKeeperRequest::Look => "look".to_owned(),
-        ZooKeeperRequest::Claim { epoch, epoch_version, replace, sync } => {
+        ZooKeeperRequest::Claim { epoch, epoch_version, replace, sync, handover } => {
             let version = epoch_version.map_or("any".to_owned(), |v| format!("v{v}"));
             let replacing = replace.map_or(String::new(), |r| match r.version {
                 Some(v) => format!(", replacing master v{v}"),
@@ -587,7 +626,17 @@ fn request_in_words(request: &ZooKeeperRequest) -> String {
                 SyncBound::Version(v) => format!(", sync v{v}"),
                 SyncBound::Unchecked => ", any sync".to_owned(),
             };
-            format!("claim epoch {epoch} if epoch is {version}{replacing}{sync}")
+            let handover = match handover {
+                HandoverBound { version: 0, revoke: false } => String::new(),
+                HandoverBound { version, revoke: false } => format!(", handover v{version}"),
+                HandoverBound { version, revoke: true } => {
+                    format!(", revoking handover v{version}")
+                }
+            };
+            format!("claim epoch {epoch} if epoch is {version}{replacing}{sync}{handover}")
+        }
+        ZooKeeperRequest::HandOver { epoch, to, number, .. } => {
+            format!("hand epoch {epoch} over to {to} after record {number}")
         }
         ZooKeeperRequest::WriteSync { epoch, sync_version, members, .. } => {
             let who: Vec<&str> = members.iter().map(|m| m.node.as_str()).collect();

@@ -30,6 +30,7 @@ use tokio::time::Instant;
 
 use crate::boot_clock;
 use crate::datasets::Datasets;
+use crate::fault_points;
 use crate::ledger::Ledger;
 use crate::orders::Orders;
 use crate::supervisor::Supervisor;
@@ -116,9 +117,11 @@ impl Control {
             tokio::select! {
                 biased;
                 Some(fact) = facts.recv() => {
+                    fault_points::at(&fact);
                     node.handle(boot_clock::now(), fact, &mut effects);
                     // What has come meanwhile is taken in one turn: one look, one publication.
                     while effects.is_empty() && let Ok(fact) = facts.try_recv() {
+                        fault_points::at(&fact);
                         node.handle(boot_clock::now(), fact, &mut effects);
                     }
                 }
@@ -175,6 +178,7 @@ impl Hands {
     }
 
     fn carry_out(&mut self, effect: Effect) {
+        fault_points::before(&effect);
         match effect {
             Effect::ZooKeeper(order) => {
                 if let Some(zookeeper) = &mut self.zookeeper {
@@ -196,7 +200,12 @@ impl Hands {
             }
             Effect::ExtendLease { epoch, until } => self.gate.extend(epoch, until),
             Effect::CloseGate { epoch } => self.gate.close(epoch),
-            Effect::Drain { epoch, ms_max } => self.drain(epoch, ms_max),
+            Effect::HoldGate { epoch } => self.gate.hold(epoch),
+            Effect::AdmitAgain { epoch } => self.gate.admit(epoch),
+            Effect::Drain { epoch, hold, ms_max } => self.drain(epoch, hold, ms_max),
+            Effect::WriteBarrier { epoch, hold } => {
+                self.order_tables(Order::WriteBarrier { epoch, hold });
+            }
             Effect::LoadDatasets { epoch } => self.datasets.promoted(epoch),
             Effect::DropDatasets => self.datasets.demoted(),
             Effect::Alert(alert) => self.ledger.alert(&alert),
@@ -211,6 +220,9 @@ impl Hands {
                 self.order_tables(Order::Remember { epoch, cluster });
             }
             Effect::FinishOrder { order, outcome } => self.orders.finish(order, outcome),
+            Effect::FinishSwitchover { order, report } => {
+                self.orders.finish_switchover(order, report);
+            }
             Effect::Exit => self.exit = true,
         }
     }
@@ -230,20 +242,26 @@ impl Hands {
         }
     }
 
-    fn drain(&mut self, epoch: Epoch, ms_max: u64) {
-        self.gate.start_drain(epoch);
+    fn drain(&mut self, epoch: Epoch, hold: u64, ms_max: u64) {
+        let drained = Fact::Drained { epoch, hold };
+        // The gate holds already: who is not inside by now does not come in.
+        if self.gate.gate().in_flight() == 0 {
+            return self.own.push_back(drained);
+        }
         let (gate, facts) = (self.gate.gate(), self.facts.clone());
         tokio::spawn(async move {
-            // The role machine has a limit of its own; this one only ends the task.
-            let _ = tokio::time::timeout(Duration::from_millis(ms_max), gate.drained()).await;
-            let _ = facts.send(Fact::Drained { epoch }).await;
+            // Core has a limit of its own; this one only ends the task.
+            let limit = Duration::from_millis(ms_max);
+            if tokio::time::timeout(limit, gate.drained()).await.is_ok() {
+                let _ = facts.send(drained).await;
+            }
         });
     }
 
     fn take_order(&mut self, order: AdminCommand, node: &mut Node, effects: &mut Vec<Effect>) {
         match order {
             AdminCommand::Switchover { by, answer } => {
-                let order = self.orders.begin(answer);
+                let order = self.orders.begin_switchover(answer);
                 tracing::info!(%by, order, "switchover ordered");
                 node.handle(boot_clock::now(), Fact::SwitchoverOrdered { order }, effects);
             }

@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod data_directory;
 mod datasets;
+mod fault_points;
 mod gate_log;
 mod journal;
 mod ledger;

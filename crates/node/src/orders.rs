@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hotpair_core::pair::switchover::SwitchoverReport;
 use tokio::sync::oneshot;
 
 /// Takes a sentence: what happened, or why it did not.
@@ -12,6 +13,7 @@ pub(crate) type Answer = oneshot::Sender<Result<String, String>>;
 pub(crate) struct Orders {
     last: u64,
     waiting: BTreeMap<u64, Answer>,
+    switchovers: BTreeMap<u64, oneshot::Sender<SwitchoverReport>>,
 }
 
 impl Orders {
@@ -20,6 +22,20 @@ impl Orders {
         self.last += 1;
         self.waiting.insert(self.last, answer);
         self.last
+    }
+
+    /// The same for a switchover.
+    pub(crate) fn begin_switchover(&mut self, answer: oneshot::Sender<SwitchoverReport>) -> u64 {
+        self.last += 1;
+        self.switchovers.insert(self.last, answer);
+        self.last
+    }
+
+    /// Answers whoever waits for this switchover; nobody may, any more.
+    pub(crate) fn finish_switchover(&mut self, order: u64, report: SwitchoverReport) {
+        if let Some(answer) = self.switchovers.remove(&order) {
+            let _ = answer.send(report);
+        }
     }
 
     /// Answers whoever waits for this order; nobody may, any more.

@@ -50,6 +50,8 @@ pub(crate) struct Checker {
     owners: BTreeMap<Epoch, (usize, u64)>,
     /// Epochs left, by life.
     left: BTreeSet<(u64, Epoch)>,
+    /// Epochs that were handed over, by what the servers hold.
+    handed_over: BTreeSet<Epoch>,
     /// The largest epoch that a client took.
     accepted: Epoch,
     /// The largest epoch that something was registered for.
@@ -150,6 +152,7 @@ impl World {
         let life = self.process(host).expect("effects belong to a process").life;
         let (name, clock) = (NAMES[host], self.hosts[host].clock.moment(self.now));
         self.note(Some(host), format_args!("gate opens in epoch {epoch} ({clock})"));
+        self.check_admitted(host, epoch);
         match self.checker.owners.get(&epoch) {
             None => {
                 self.checker.elections += 1;
@@ -167,6 +170,29 @@ impl World {
         }
     }
 
+    /// The servers hold that this epoch is the peer's to end: its gate is empty, and stays so.
+    pub(crate) fn check_handed_over(&mut self, epoch: Epoch) {
+        self.checker.handed_over.insert(epoch);
+        for (host, name) in NAMES.iter().enumerate() {
+            let gate = self.process(host).and_then(|process| process.gate);
+            let Some(gate) = gate.filter(|gate| gate.epoch == epoch) else { continue };
+            let empty = gate.held.flatten().is_some_and(|since| since <= self.now);
+            if !empty && self.now >= self.hosts[host].excused_until {
+                let text = format!("{name} handed epoch {epoch} over with requests inside");
+                self.violated(Rule::HandoverStands, text);
+            }
+        }
+    }
+
+    /// Requests are let in, in this epoch.
+    pub(crate) fn check_admitted(&mut self, host: usize, epoch: Epoch) {
+        if self.checker.handed_over.contains(&epoch) {
+            let name = NAMES[host];
+            let text = format!("{name} lets requests in after epoch {epoch} was handed over");
+            self.violated(Rule::HandoverStands, text);
+        }
+    }
+
     pub(crate) fn check_registered(&mut self, epoch: Epoch) {
         let before = self.checker.registered;
         if epoch < before {
@@ -176,18 +202,13 @@ impl World {
         self.checker.registered = before.max(epoch);
     }
 
-    pub(crate) fn order_finished(
-        &mut self,
-        host: usize,
-        order: u64,
-        outcome: &Result<String, String>,
-    ) {
+    pub(crate) fn order_finished(&mut self, host: usize, order: u64, done: bool) {
         if order >= PROMOTIONS {
             self.hosts[host].waived = false;
             return;
         }
         let Some(ordered) = self.checker.ordered[host] else { return };
-        if outcome.is_err() {
+        if !done {
             return;
         }
         let peer_served =

@@ -54,6 +54,9 @@ fn no_answer(what: &ZooKeeperRequest, sent_at: Moment) -> Option<ZooKeeperEvent>
         ZooKeeperRequest::WriteSync { epoch, .. } => {
             ZooKeeperEvent::SyncWritten { epoch: *epoch, answer }
         }
+        ZooKeeperRequest::HandOver { epoch, .. } => {
+            ZooKeeperEvent::HandedOver { epoch: *epoch, answer }
+        }
         ZooKeeperRequest::Resign { epoch, .. } => {
             ZooKeeperEvent::Resigned { epoch: *epoch, answer }
         }
@@ -97,6 +100,7 @@ impl World {
             | ZooKeeperRequest::Claim { .. }
             | ZooKeeperRequest::Heartbeat { .. }
             | ZooKeeperRequest::WriteSync { .. }
+            | ZooKeeperRequest::HandOver { .. }
             | ZooKeeperRequest::Resign { .. }
             | ZooKeeperRequest::Register { .. }) => self.request(host, what, sent_at),
         }
@@ -477,6 +481,9 @@ impl World {
             && let Some(host) = self.ensemble.session(sent.session).map(|s| s.host)
         {
             self.accept_loss(host, *epoch);
+        }
+        if let ZooKeeperEvent::HandedOver { epoch, answer: Answer::Done { .. } } = &event {
+            self.check_handed_over(*epoch);
         }
         if let ZooKeeperEvent::RegisterAnswered { epoch, answer: Answer::Done { .. }, .. } = &event
         {

@@ -10,11 +10,12 @@
 
 use std::sync::Arc;
 
-use hotpair_core::pair::effect::{SyncBound, ZooKeeperRequest};
+use hotpair_core::pair::effect::{HandoverBound, SyncBound, ZooKeeperRequest};
 use hotpair_core::pair::fact::{
-    Answer, EpochZnode, MasterZnode, Picture, Refusal, SessionId, SyncZnode, ZooKeeperEvent,
+    Answer, EpochZnode, HandoverZnode, MasterZnode, Picture, Refusal, SessionId, SyncZnode,
+    ZooKeeperEvent,
 };
-use hotpair_core::pair::identity::{ClusterId, Epoch, Identity, Incarnation};
+use hotpair_core::pair::identity::{ClusterId, Epoch, Identity, Incarnation, NodeId};
 use hotpair_core::pair::moment::Moment;
 
 use super::clock::Micros;
@@ -27,6 +28,7 @@ pub(crate) struct Data {
     pub(crate) epoch: EpochZnode,
     pub(crate) master: Option<MasterZnode>,
     pub(crate) sync: Option<SyncZnode>,
+    pub(crate) handover: HandoverZnode,
 }
 
 /// One server's share.
@@ -129,6 +131,7 @@ impl Ensemble {
             epoch: EpochZnode { epoch: Epoch(0), node: None, clean: false, version: 0 },
             master: None,
             sync: None,
+            handover: HandoverZnode::default(),
         });
         let server = |_| Server {
             cut: false,
@@ -204,6 +207,7 @@ impl Ensemble {
             epoch: epoch.unwrap_or_else(|| data.epoch.clone()),
             master: data.master.clone(),
             sync: data.sync.clone(),
+            handover: Box::new(data.handover.clone()),
             twin: None,
         }
     }
@@ -226,6 +230,10 @@ impl Ensemble {
                 let answer = self.write_sync(*epoch, *epoch_version, *sync_version, members);
                 ZooKeeperEvent::SyncWritten { epoch: *epoch, answer }
             }
+            ZooKeeperRequest::HandOver { epoch, epoch_version, to, number } => {
+                let answer = self.hand_over(*epoch, *epoch_version, to, *number);
+                ZooKeeperEvent::HandedOver { epoch: *epoch, answer }
+            }
             ZooKeeperRequest::Resign { epoch, epoch_version, master_version } => {
                 let answer = self.resign(*epoch_version, *master_version);
                 ZooKeeperEvent::Resigned { epoch: *epoch, answer }
@@ -244,7 +252,8 @@ impl Ensemble {
     }
 
     fn claim(&mut self, sent: &Sent) -> Answer {
-        let ZooKeeperRequest::Claim { epoch, epoch_version, replace, sync } = &sent.what else {
+        let ZooKeeperRequest::Claim { epoch, epoch_version, replace, sync, handover } = &sent.what
+        else {
             unreachable!("called for claims");
         };
         let head = &self.head;
@@ -268,10 +277,17 @@ impl Ensemble {
         if !as_expected {
             return Answer::Refused(Refusal::Sync);
         }
+        let HandoverBound { version, revoke } = *handover;
+        if head.handover.version != version {
+            return Answer::Refused(Refusal::Handover);
+        }
         let session = self.session(sent.session).expect("a request's session is known");
         let identity = session.identity.clone();
         let session_timeout_ms = session.timeout / super::clock::MS;
         let mut new = self.next();
+        if revoke {
+            new.handover = HandoverZnode { version: version + 1, ..HandoverZnode::default() };
+        }
         new.master = Some(MasterZnode {
             node: identity.incarnation.node.clone(),
             instance: identity.incarnation.instance,
@@ -315,6 +331,17 @@ impl Ensemble {
         }
         let (members, version) = (members.to_vec(), sync_version + 1);
         new.sync = Some(SyncZnode { epoch, members, version });
+        self.head = Arc::new(new);
+        Answer::Done { epoch_version }
+    }
+
+    fn hand_over(&mut self, epoch: Epoch, epoch_version: i32, to: &NodeId, number: u64) -> Answer {
+        if self.head.epoch.version != epoch_version {
+            return Answer::Refused(Refusal::Epoch);
+        }
+        let mut new = self.next();
+        let version = new.handover.version + 1;
+        new.handover = HandoverZnode { epoch, to: Some(to.clone()), number, version };
         self.head = Arc::new(new);
         Answer::Done { epoch_version }
     }

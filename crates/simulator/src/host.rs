@@ -77,6 +77,8 @@ pub(crate) struct Process {
 pub(crate) struct Gate {
     pub(crate) epoch: Epoch,
     pub(crate) until: Moment,
+    /// Lets nobody in any more; who is inside is gone by then, if that is known.
+    pub(crate) held: Option<Option<Micros>>,
 }
 
 impl Host {
@@ -344,12 +346,21 @@ impl World {
                     self.hosts[host].process.as_mut().expect("it has a gate").gate = None;
                 }
             }
-            Effect::Drain { epoch, ms_max } => {
+            Effect::HoldGate { epoch } => self.hold_gate(host, epoch),
+            Effect::AdmitAgain { epoch } => self.admit_again(host, epoch),
+            Effect::Drain { epoch, hold, ms_max } => {
                 // Now and then a request does not end in time.
                 let wait = self.rng.u64(0..ms_max * MS * 5 / 4);
                 let wait = if self.chance(700) { wait / 20 } else { wait };
-                self.own_fact(host, wait, Fact::Drained { epoch });
+                let empty_at = self.now + wait;
+                if let Some(gate) = self.gate(host).filter(|g| g.epoch == epoch) {
+                    // Nobody came in since an earlier drain, if the gate held ever since.
+                    let earlier = gate.held.flatten().unwrap_or(empty_at);
+                    gate.held = Some(Some(empty_at.min(earlier)));
+                }
+                self.own_fact(host, wait, Fact::Drained { epoch, hold });
             }
+            Effect::WriteBarrier { epoch, hold } => self.write_barrier(host, epoch, hold),
             Effect::LoadDatasets { epoch } => self.load_datasets(host, epoch),
             Effect::DropDatasets | Effect::Record(_) => {}
             Effect::Alert(alert) => self.alert(host, &alert),
@@ -358,7 +369,13 @@ impl World {
             Effect::AcknowledgeAlone { epoch, loss } => self.acknowledge_alone(host, epoch, loss),
             Effect::Follow { master } => self.follow(host, master),
             Effect::Remember { epoch, cluster } => self.remember(host, epoch, cluster),
-            Effect::FinishOrder { order, outcome } => self.order_finished(host, order, &outcome),
+            Effect::FinishOrder { order, outcome } => {
+                self.order_finished(host, order, outcome.is_ok());
+            }
+            Effect::FinishSwitchover { order, report } => {
+                self.note(Some(host), format_args!("switchover {order}: {report:?}"));
+                self.order_finished(host, order, report.done);
+            }
             Effect::Exit => self.exit(host),
         }
     }
@@ -377,10 +394,24 @@ impl World {
             self.own_fact(host, 3 * MS, Fact::PromotionFailed { epoch, what });
             return;
         }
-        self.hosts[host].process.as_mut().expect("seen above").gate = Some(Gate { epoch, until });
+        self.hosts[host].process.as_mut().expect("seen above").gate =
+            Some(Gate { epoch, until, held: None });
         self.check_opened(host, epoch);
         let wait = self.rng.u64(0..2 * MS);
         self.own_fact(host, wait, Fact::GateOpened { epoch });
+    }
+
+    fn hold_gate(&mut self, host: usize, epoch: Epoch) {
+        if let Some(gate) = self.gate(host).filter(|g| g.epoch == epoch) {
+            gate.held.get_or_insert(None);
+        }
+    }
+
+    fn admit_again(&mut self, host: usize, epoch: Epoch) {
+        if let Some(gate) = self.gate(host).filter(|g| g.epoch == epoch) {
+            gate.held = None;
+            self.check_admitted(host, epoch);
+        }
     }
 
     fn load_datasets(&mut self, host: usize, epoch: Epoch) {

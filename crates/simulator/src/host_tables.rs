@@ -54,6 +54,8 @@ struct Mastering {
     losses: u64,
     /// Turns in a row without the peer.
     missed: u32,
+    /// The barrier that the peer does not hold yet: of which hold, and its record.
+    barrier: Option<(u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +146,8 @@ impl World {
         if tables.preparing.take_if(|of| *of == epoch).is_none() {
             return; // stood down meanwhile
         }
-        tables.master = Some(Mastering { epoch, mode: Mode::Alone, losses: 0, missed: 0 });
+        tables.master =
+            Some(Mastering { epoch, mode: Mode::Alone, losses: 0, missed: 0, barrier: None });
         let history = &mut self.hosts[host].disk.history;
         let first = history.head() + 1;
         history.begin(EpochStart { epoch, life, first });
@@ -214,6 +217,28 @@ impl World {
         }
     }
 
+    /// A record that the peer is to hold.
+    pub(crate) fn write_barrier(&mut self, host: usize, epoch: Epoch, hold: u64) {
+        let master = self.tables(host).and_then(|tables| tables.master.as_mut());
+        if master.is_none_or(|master| master.epoch != epoch) {
+            return;
+        }
+        let history = &mut self.hosts[host].disk.history;
+        let number = history.head() + 1;
+        history.extend(number);
+        self.master(host).barrier = Some((hold, number));
+        // Records go out as they come; most of the time that is at once.
+        if self.chance(700) && self.hosts[host].pause.is_none() {
+            self.turn_master(host);
+        }
+    }
+
+    fn settle_barrier(&mut self, host: usize, epoch: Epoch) {
+        if let Some((hold, number)) = self.master(host).barrier.take() {
+            self.tables_say(host, TablesFact::BarrierHeld { epoch, hold, number });
+        }
+    }
+
     // --- turns
 
     /// Requests come in, records go out.
@@ -233,7 +258,8 @@ impl World {
         };
         let (epoch, mode) = (master.epoch, master.mode);
         let open = self.hosts[host].may_act(self.now) == Some(epoch);
-        if open {
+        let held = self.process(host).and_then(|p| p.gate).is_some_and(|gate| gate.held.is_some());
+        if open && !held {
             let written = self.rng.u64(0..4);
             let history = &mut self.hosts[host].disk.history;
             history.extend(history.head() + written);
@@ -247,6 +273,7 @@ impl World {
             (Mode::Loading(_), _) => self.lose_peer(host, epoch),
             (Mode::Required(life), Some(same)) if life == same => {
                 self.copy_log(host);
+                self.settle_barrier(host, epoch);
                 self.master(host).missed = 0;
                 mode
             }

@@ -21,6 +21,8 @@ pub enum Rule {
     RegistryFence,
     /// P7: a switchover reported as done made the peer serve.
     OrderKept,
+    /// P6: what was handed over is not taken back: nobody is inside, and nobody is let in again.
+    HandoverStands,
     /// P2: a new master has every change that was acknowledged.
     AcknowledgedKept,
     /// P2: whoever acknowledges alone is named alone by the sync record.

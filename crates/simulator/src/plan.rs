@@ -155,6 +155,24 @@ impl Plan {
                 at += 200 * MS + rng.u64(0..2 * gap);
             }
         }
+        self.draw_switchovers(rng);
+    }
+
+    /// A planned switch takes a moment only: to be met in the middle of it, other faults have one
+    /// ordered just before they come.
+    fn draw_switchovers(&mut self, rng: &mut Rng) {
+        if !self.enables(Fault::Switchover) {
+            return;
+        }
+        let (chance, lead) = (pick(rng, &[0, 20, 50]), pick(rng, &[10, 60, 300, 1_500]) * MS);
+        let mut more = Vec::new();
+        for planned in self.faults.iter().filter(|planned| planned.fault != Fault::Switchover) {
+            if rng.u32(0..100) < chance {
+                let at = planned.at.saturating_sub(rng.u64(0..lead));
+                more.push(Planned { at, fault: Fault::Switchover });
+            }
+        }
+        self.faults.append(&mut more);
     }
 }
 

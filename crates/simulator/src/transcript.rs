@@ -48,7 +48,7 @@ pub(crate) fn fact_line(fact: &Fact) -> Option<String> {
         }
         Fact::StrangerMet { who } => format!("stranger met: {who}"),
         Fact::GateOpened { epoch } => format!("gate opened, epoch {epoch}"),
-        Fact::Drained { epoch } => format!("drained, epoch {epoch}"),
+        Fact::Drained { epoch, hold } => format!("drained, epoch {epoch}, hold {hold}"),
         Fact::Registered { epoch, .. } => format!("registered, epoch {epoch}"),
         Fact::DatasetsSettled { epoch, failed } => {
             format!("datasets settled, epoch {epoch}, {failed} failed")

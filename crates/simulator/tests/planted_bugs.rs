@@ -64,6 +64,10 @@ fn scenario(bug: Bug) -> Scenario {
             300,
             &[Rule::AcknowledgedKept, Rule::AloneByRecord],
         ),
+        // A switch whose handover was written, as the servers know and the master does not.
+        Bug::HandoverForgotten => {
+            (&[Fault::Switchover, Fault::AmbiguousAnswers], 50, &[Rule::HandoverStands])
+        }
         // The peer was not in sync when the master died.
         Bug::SyncNotChecked => {
             (&[Fault::LinkCut, Fault::Kill, Fault::HostDeath], 300, &[Rule::AcknowledgedKept])
@@ -170,6 +174,11 @@ fn acknowledging_alone_before_the_record_says_so_is_caught() {
 #[test]
 fn a_claim_that_asks_nobody_who_has_the_changes_is_caught() {
     is_caught(Bug::SyncNotChecked);
+}
+
+#[test]
+fn a_handover_forgotten_because_its_answer_is_lost_is_caught() {
+    is_caught(Bug::HandoverForgotten);
 }
 
 #[test]

@@ -31,6 +31,7 @@ fn nothing_acknowledged_is_lost_or_doubled_in_a_thousand_storms() {
         let missing = report.coverage.missing();
         assert!(missing.is_empty(), "never hit: {missing:?}\n{report}");
         assert!(report.flips.1 > seeds / 4, "too few mismatches were told\n{report}");
+        assert!(report.barriers > seeds, "too few barriers were held\n{report}");
     }
 }
 

@@ -1,9 +1,10 @@
 //! Effects: what is to be done, in the imperative. Plain data, carried out in order.
 
 use super::alert::Alert;
-use super::identity::{ClusterId, Epoch, Incarnation, Statement};
+use super::identity::{ClusterId, Epoch, Incarnation, NodeId, Statement};
 use super::moment::Moment;
 use super::reason::Event;
+use super::switchover::SwitchoverReport;
 
 /// Something to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +37,14 @@ pub enum Effect {
     ExtendLease { epoch: Epoch, until: Moment },
     /// Let nothing pass any more.
     CloseGate { epoch: Epoch },
-    /// Wait for the requests under way, at most so long; answer with `Drained`.
-    Drain { epoch: Epoch, ms_max: u64 },
+    /// Let nobody in any more; who is inside may finish.
+    HoldGate { epoch: Epoch },
+    /// Let requests in again, in the epoch that was held.
+    AdmitAgain { epoch: Epoch },
+    /// Wait for the requests inside, at most so long; answer with `Drained` once there are none.
+    Drain { epoch: Epoch, hold: u64, ms_max: u64 },
+    /// Write a record that changes nothing; answer with `BarrierHeld` once the peer has it.
+    WriteBarrier { epoch: Epoch, hold: u64 },
     /// Load what this epoch needs; answer with `DatasetsSettled`.
     LoadDatasets { epoch: Epoch },
     /// Let go of what only a master keeps.
@@ -48,6 +55,8 @@ pub enum Effect {
     Record(Event),
     /// An operator's order is over: a sentence, either way.
     FinishOrder { order: u64, outcome: Result<String, String> },
+    /// An ordered switchover is over, either way.
+    FinishSwitchover { order: u64, report: SwitchoverReport },
     /// Everything is given back; the process may end.
     Exit,
 }
@@ -66,16 +75,27 @@ pub struct ZooKeeperOrder {
 pub enum ZooKeeperRequest {
     /// Forget the session of before and open a new one.
     OpenSession,
-    /// Read `id`, `epoch`, `master`, `sync` (arming one watch on each of the last two) and who is
-    /// present under our name; make the persistent znodes first where they are missing, but `sync`.
+    /// Read `id`, `epoch`, `master`, `sync` (arming one watch on each of the last two), `handover`
+    /// and who is present under our name; make the persistent znodes first where they are missing,
+    /// but `sync`.
     Look,
     /// One multi: `check(epoch, epoch_version) [delete(master, replace)] create(master)
-    /// setData(epoch, epoch, epoch_version)`, and `sync` set to this node alone.
-    Claim { epoch: Epoch, epoch_version: Option<i32>, replace: Option<Replace>, sync: SyncBound },
+    /// setData(epoch, epoch, epoch_version)`, and `sync` set to this node alone; `handover` is
+    /// checked, or revoked.
+    Claim {
+        epoch: Epoch,
+        epoch_version: Option<i32>,
+        replace: Option<Replace>,
+        sync: SyncBound,
+        handover: HandoverBound,
+    },
     /// One multi: `check(epoch, epoch_version) setData(sync, members, sync_version)`.
     WriteSync { epoch: Epoch, epoch_version: i32, sync_version: i32, members: Vec<Incarnation> },
     /// One multi: `check(epoch, epoch_version) setData(master)`.
     Heartbeat { epoch: Epoch, epoch_version: i32 },
+    /// One multi: `check(epoch, epoch_version) setData(handover, {to, number})`: from then on nobody
+    /// acts in this epoch any more.
+    HandOver { epoch: Epoch, epoch_version: i32, to: NodeId, number: u64 },
     /// One multi: `check(epoch, epoch_version) delete(master, master_version) setData(epoch, clean)`;
     /// `clean` tells the peer that nobody acts in this epoch any more.
     Resign { epoch: Epoch, epoch_version: i32, master_version: Option<i32> },
@@ -94,6 +114,15 @@ pub enum SyncBound {
     Version(i32),
     /// Whatever it is, only in a planted bug.
     Unchecked,
+}
+
+/// What a claim expects of the `handover` znode, and does to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandoverBound {
+    /// It has this version.
+    pub version: i32,
+    /// It hands the newest epoch to the other node: it is set to nothing, which moves its version.
+    pub revoke: bool,
 }
 
 /// A master znode to be replaced by a claim.

@@ -27,8 +27,8 @@ pub enum Fact {
     ClockMeasured { offset_ms: i64, round_trip_ms: u64 },
     /// The gate is open for this epoch.
     GateOpened { epoch: Epoch },
-    /// No request of this epoch is under way any more.
-    Drained { epoch: Epoch },
+    /// No request is inside any more, since this hold of the gate.
+    Drained { epoch: Epoch, hold: u64 },
     /// The function list of this epoch is registered.
     Registered { epoch: Epoch, entries: u32 },
     /// All datasets that this epoch needs are loaded, or have given up for now.
@@ -65,6 +65,8 @@ pub enum TablesFact {
     /// The peer acknowledges no more; nothing is acknowledged until `AcknowledgeAlone` for this
     /// loss. Losses are counted within an epoch, so that a permission for an earlier one is void.
     PeerLost { epoch: Epoch, loss: u64 },
+    /// The peer holds the barrier record of this hold, and so everything before it.
+    BarrierHeld { epoch: Epoch, hold: u64, number: u64 },
     /// The log cannot be made durable any more.
     Failed { what: String },
     /// The disk is full, or no longer.
@@ -116,6 +118,8 @@ pub enum ZooKeeperEvent {
     Resigned { epoch: Epoch, answer: Answer },
     /// The answer to writing `sync`.
     SyncWritten { epoch: Epoch, answer: Answer },
+    /// The answer to writing `handover`.
+    HandedOver { epoch: Epoch, answer: Answer },
     /// The answer to registering functions.
     RegisterAnswered { epoch: Epoch, entries: u32, answer: Answer },
 }
@@ -140,6 +144,8 @@ pub enum Refusal {
     Master,
     /// The sync znode is not as expected: there, gone or changed.
     Sync,
+    /// The handover znode is not as expected: gone or changed.
+    Handover,
 }
 
 /// ZooKeeper's number of a session.
@@ -157,6 +163,8 @@ pub struct Picture {
     pub master: Option<MasterZnode>,
     /// What the `sync` znode says, if it is there. Read after the epoch.
     pub sync: Option<SyncZnode>,
+    /// What the `handover` znode says. Read after the epoch.
+    pub handover: Box<HandoverZnode>,
     /// Another data directory that is present under our node's name.
     pub twin: Option<Instance>,
 }
@@ -182,6 +190,19 @@ pub struct SyncZnode {
     /// Who: the master itself, and its peer while that acknowledges everything.
     pub members: Vec<Incarnation>,
     /// The znode's version; each write makes it one larger.
+    pub version: i32,
+}
+
+/// The last planned switch that passed the point of no return.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HandoverZnode {
+    /// The mastership that was handed over; 0 when none was, or it was revoked.
+    pub epoch: Epoch,
+    /// To whom.
+    pub to: Option<NodeId>,
+    /// The barrier record's number.
+    pub number: u64,
+    /// The znode's version.
     pub version: i32,
 }
 

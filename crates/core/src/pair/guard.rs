@@ -98,6 +98,30 @@ impl Guard {
         }
     }
 
+    /// Is it for the master to know? Who holds every acknowledged change is in its own keeping, and
+    /// what the peer has read of that is a little old.
+    #[must_use]
+    pub fn is_masters_to_know(&self) -> bool {
+        match self {
+            Self::NotInSync { .. } | Self::NotCompared { .. } | Self::PeerHasMore { .. } => true,
+            Self::NoCoordinator
+            | Self::ForeignZnode { .. }
+            | Self::Closing
+            | Self::Shadow
+            | Self::Twin { .. }
+            | Self::OtherCluster { .. }
+            | Self::OtherRoot { .. }
+            | Self::OtherPair { .. }
+            | Self::TablesOpening
+            | Self::HalfLoaded
+            | Self::LogFailed { .. }
+            | Self::UnknownCluster { .. }
+            | Self::ClaimsRefused { .. }
+            | Self::HoldOff { .. }
+            | Self::Confirming { .. } => false,
+        }
+    }
+
     /// Do the two nodes disagree on where the mastership is kept?
     #[must_use]
     pub fn is_mismatch(&self) -> bool {

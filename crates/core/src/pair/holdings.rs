@@ -106,6 +106,7 @@ impl Holdings {
             TablesFact::Ready { .. }
             | TablesFact::PeerCaughtUp { .. }
             | TablesFact::PeerLost { .. }
+            | TablesFact::BarrierHeld { .. }
             | TablesFact::DiskFull { .. }
             | TablesFact::DigestMismatch { .. }
             | TablesFact::Behind { .. }

@@ -206,4 +206,6 @@ pub struct Statement {
     pub position: Option<Position>,
     /// Its tables are whole: no snapshot of which only a part came. Says nothing without a position.
     pub complete: bool,
+    /// What would keep it from claiming now, in words, but for what the master knows better.
+    pub guard: Option<Arc<str>>,
 }

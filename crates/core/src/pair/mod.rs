@@ -28,6 +28,7 @@ pub mod role;
 pub mod settings;
 pub mod standalone;
 pub mod standing;
+pub mod switchover;
 mod sync;
 pub mod view;
 pub mod watch;

@@ -3,11 +3,12 @@
 //! Methods are of four kinds: looks (`view`, `deadline`), facts (`handle`), the passing of time
 //! (`handle_timeout`), and nothing else. Each call appends effects, to be carried out in order.
 //!
-//! The operator's orders stand in `orders`.
+//! The operator's orders stand in `orders`, the planned switch in `switching`.
 //!
 //! Two things come before any fact is considered: our own stall, and the end of our lease.
 
 mod orders;
+mod switching;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use super::reason::{Event, Reason};
 use super::role::{RoleMachine, Wish};
 use super::settings::{CoordinatorKind, Settings};
 use super::standing::{Holder, Standing};
+use super::switchover::{Switchover, SwitchoverPhase};
 use super::sync::SyncKeeper;
 use super::view::{PeerView, View};
 use super::watch::Watch;
@@ -76,6 +78,8 @@ struct Told {
     serving: bool,
     left: Epoch,
     cluster_known: bool,
+    /// The peer is told of a guard.
+    guard_said: bool,
 }
 
 /// The standing without what changes with each heartbeat.
@@ -148,7 +152,10 @@ impl Node {
     /// Everything that may be looked at.
     #[must_use]
     pub fn view(&self, now: Moment) -> View {
-        View { phases: self.role.phases().to_vec(), ..self.view_without_phases(now) }
+        let phases = self.role.phases().to_vec();
+        let serves = self.role.serving(now);
+        let switchover_refusal = serves.then(|| self.switchover_refusal(now)).flatten();
+        View { phases, switchover_refusal, ..self.view_without_phases(now) }
     }
 
     /// What the watch looks at, at each step.
@@ -163,6 +170,9 @@ impl Node {
             left: self.election.left(),
             phase: self.role.phase(),
             phases: Vec::new(),
+            switching: self.orders.switchover.as_ref().map(Switchover::step),
+            switchover_refusal: None,
+            switchover_limits: SwitchoverPhase::limits(&self.settings),
             since: self.role.since(),
             reason: self.role.reason().clone(),
             lease_until: match &standing {
@@ -263,8 +273,9 @@ impl Node {
                 self.handle_promote(now, order, accept_data_loss, fx);
             }
             Fact::AdoptOrdered { order } => self.handle_adopt(order, fx),
-            Fact::Drained { epoch } => {
-                self.role.handle_drained(now, epoch, &mut self.wishes, fx);
+            Fact::Drained { epoch, hold } => {
+                self.role.handle_drained(now, epoch, hold, &mut self.wishes, fx);
+                self.switch_drained(now, epoch, hold, fx);
             }
             Fact::Registered { epoch, .. } => self.role.handle_registered(now, epoch, fx),
             Fact::DatasetsSettled { epoch, .. } => {
@@ -283,9 +294,8 @@ impl Node {
     /// What comes before everything else: our own stall, and the end of our lease.
     fn begin(&mut self, now: Moment, fx: &mut Vec<Effect>) {
         let lease_ms = self.election.session_timeout_ms().unwrap_or(4_000) * 2 / 3;
-        if let Some(due) = self.due
-            && now.ms_since(due) > lease_ms / 2
-        {
+        let stalled = self.due.is_some_and(|due| now.ms_since(due) > lease_ms / 2);
+        if let Some(due) = self.due.filter(|_| stalled) {
             self.role.handle_stall(fx);
             self.election.note_stall(now);
             self.detector.forget_silence(now);
@@ -297,6 +307,9 @@ impl Node {
         self.election.expire(now, &mut later);
         self.follow(now, fx);
         fx.append(&mut later);
+        if stalled {
+            self.switch_stalled(now, fx); // what is still ours
+        }
     }
 
     fn follow(&mut self, now: Moment, fx: &mut Vec<Effect>) {
@@ -313,6 +326,7 @@ impl Node {
     /// Lets every machine take the steps that the others' news allow.
     fn settle(&mut self, now: Moment, fx: &mut Vec<Effect>) {
         self.yield_to_peer(now, fx);
+        self.advance_switchover(now, fx);
         // What the role gave up is resigned before the role looks at its standing again, else it
         // would find itself still elected in the epoch that it just left.
         self.grant_wishes(now, fx);
@@ -355,10 +369,21 @@ impl Node {
                 _ => {} // the election's own
             }
         }
+        let handed_over = match &fact.what {
+            ZooKeeperEvent::HandedOver { epoch, answer } => Some((*epoch, *answer)),
+            ZooKeeperEvent::Resigned { epoch, .. } => {
+                self.switch_resigned(now, *epoch);
+                None
+            }
+            _ => None,
+        };
         let mut later = Vec::new();
         self.election.handle(now, fact, &mut later);
         self.follow(now, fx);
         fx.append(&mut later);
+        if let Some((epoch, answer)) = handed_over {
+            self.switch_handed_over(now, epoch, answer, fx);
+        }
         match registered {
             Some((epoch, _, Answer::Done { .. })) => self.role.handle_registered(now, epoch, fx),
             // Refused by the epoch: the election has seen to it. Else: again in a moment.
@@ -410,6 +435,7 @@ impl Node {
         self.instruct_tables(fx);
         self.exited = true;
         self.exit_at = None;
+        self.end_switchover(now, fx);
         fx.push(Effect::Exit);
     }
 
@@ -429,6 +455,9 @@ impl Node {
                 self.sync.handle_caught_up(now, epoch, peer);
             }
             TablesFact::PeerLost { epoch, loss } => self.sync.handle_lost(epoch, loss),
+            TablesFact::BarrierHeld { epoch, hold, number } => {
+                self.switch_barrier_held(now, epoch, (hold, number), fx);
+            }
             TablesFact::Failed { what } => {
                 let reason = Reason::LogFailed { what };
                 self.role.drop_mastership(now, reason, &mut self.wishes, fx);
@@ -576,6 +605,7 @@ impl Node {
             serving: self.role.serving(now),
             left: self.election.left(),
             cluster_known: self.election.cluster().is_some(),
+            guard_said: guard_said(&self.election).is_some(),
         };
         if new == self.told {
             if self.election.take_answer_wish() {
@@ -589,7 +619,8 @@ impl Node {
             || old.serving != self.told.serving
             || old.left != self.told.left
             || old.contact != self.told.contact
-            || old.cluster_known != self.told.cluster_known;
+            || old.cluster_known != self.told.cluster_known
+            || old.guard_said != self.told.guard_said;
         if self.election.take_answer_wish() || news {
             self.ping_now(now, fx);
         }
@@ -619,7 +650,13 @@ fn say(
         contact: election.contact(),
         position: held.position(),
         complete: held.complete(),
+        guard: guard_said(election).map(|guard| guard.to_string().into()),
     }
+}
+
+/// What the peer is told of what would keep this node from claiming.
+fn guard_said(election: &Election) -> Option<&Guard> {
+    election.guard().filter(|guard| !guard.is_masters_to_know())
 }
 
 fn record_changes(coordinator: CoordinatorKind, old: &Told, new: &Told, fx: &mut Vec<Effect>) {

@@ -30,11 +30,13 @@ pub enum Bug {
     SyncRecordLate,
     /// The claim asks nobody who has the acknowledged changes.
     SyncNotChecked,
+    /// A handover without a definite answer is taken for refused, and the epoch goes on.
+    HandoverForgotten,
 }
 
 impl Bug {
     /// Every bug that can be planted.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::LeaseFromAnswer,
         Self::LeaseOnReads,
         Self::OwnerNotCompared,
@@ -48,6 +50,7 @@ impl Bug {
         Self::DeleteWithoutVersion,
         Self::SyncRecordLate,
         Self::SyncNotChecked,
+        Self::HandoverForgotten,
     ];
 }
 

@@ -71,6 +71,8 @@ pub enum Reason {
     ServingStalled { for_ms: u64 },
     /// The epoch is given back and the drain is over.
     GivenBack,
+    /// A planned switch could not be carried through, and nothing was given away.
+    SwitchoverUndone { what: String },
 }
 
 impl Reason {
@@ -99,6 +101,7 @@ impl Reason {
             Self::PromotionFailed { .. } => "promotion_failed",
             Self::ServingStalled { .. } => "serving_stalled",
             Self::GivenBack => "given_back",
+            Self::SwitchoverUndone { .. } => "switchover_undone",
         }
     }
 }
@@ -140,6 +143,7 @@ impl fmt::Display for Reason {
                 write!(f, "the serving loops stood still for {for_ms} ms")
             }
             Self::GivenBack => f.write_str("the mastership is given back"),
+            Self::SwitchoverUndone { what } => write!(f, "the switchover is undone: {what}"),
         }
     }
 }

@@ -3,13 +3,18 @@
 //! ```text
 //!              elected  tables ready  gate opened
 //!   Standby ────────────▶ Promoting ─────────────▶ Master ── registering ▶ loading ▶ settled
-//!      ▲                      │ failed                │
-//!      │                      │                       │ ordered: drain, then close the gate
-//!      │   given back         ▼                       ▼
-//!      ├──────────────────────────── Demoting ◀───────┤
-//!      │                                              │ lost: the gate closes first, at once
-//!      └──────────────────────────────────────────────┘
+//!      ▲                      │ failed              │  ▲ │
+//!      │                      │                hold ▼  │ │ told to end: drain, then close the gate
+//!      │                      │                  held ─┘ │   admit again
+//!      │   given back         ▼                     │    ▼
+//!      ├──────────────────────┴─────────────────────┴ Demoting
+//!      │ lost: the gate closes first, at once
+//!      └── from everywhere
 //! ```
+//!
+//! A held master lets nobody in, answers who is inside, and keeps its lease up; it is shown as
+//! demoting. Holding is not leaving: it may admit again in the same epoch. When it may is
+//! [`super::switchover`]'s to say.
 //!
 //! Serving is Master with an open gate. Elected is not serving. The gate is closed before anything
 //! is logged, given back or told to anybody. An answer that bears another epoch than the one at
@@ -34,13 +39,15 @@ pub struct RoleMachine {
     reason: Reason,
     /// Phases of the promotion at hand, or of the last one, with their lengths.
     phases: Vec<(Phase, u64)>,
+    /// Holds begun by this process, so that the end of an earlier drain is recognised.
+    holds: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Standby,
     Promoting { epoch: Epoch, phase: Phase, phase_since: Moment },
-    Master { epoch: Epoch, until: Moment, work: Option<(Phase, Moment)>, paused: bool },
+    Master { epoch: Epoch, until: Moment, work: Option<(Phase, Moment)>, paused: bool, held: bool },
     Demoting { epoch: Epoch, drain_until: Moment },
 }
 
@@ -63,6 +70,7 @@ impl RoleMachine {
             since: now,
             reason: Reason::GivenBack,
             phases: Vec::new(),
+            holds: 0,
         }
     }
 
@@ -72,8 +80,19 @@ impl RoleMachine {
         match self.state {
             State::Standby => Role::Standby,
             State::Promoting { .. } => Role::Promoting,
-            State::Master { .. } => Role::Master,
-            State::Demoting { .. } => Role::Demoting,
+            State::Master { held: false, .. } => Role::Master,
+            State::Master { held: true, .. } | State::Demoting { .. } => Role::Demoting,
+        }
+    }
+
+    /// The epoch in which this node holds requests back, and may admit them again.
+    pub(crate) fn held(&self) -> Option<Epoch> {
+        match self.state {
+            State::Master { epoch, held: true, .. } => Some(epoch),
+            State::Master { held: false, .. }
+            | State::Standby
+            | State::Promoting { .. }
+            | State::Demoting { .. } => None,
         }
     }
 
@@ -88,7 +107,10 @@ impl RoleMachine {
 
     /// Master, gate open, lease running.
     pub(crate) fn serving(&self, now: Moment) -> bool {
-        matches!(self.state, State::Master { until, paused: false, .. } if now < until)
+        matches!(
+            self.state,
+            State::Master { until, paused: false, held: false, .. } if now < until
+        )
     }
 
     pub(crate) fn phase(&self) -> Option<Phase> {
@@ -134,16 +156,17 @@ impl RoleMachine {
                 self.become_promoting(now, epoch, until, reason.clone(), *timing, fx);
             }
             (
-                State::Master { epoch, until, paused, .. },
+                State::Master { epoch, until, paused, held, .. },
                 Standing::Elected { epoch: elected, until: new, .. },
             ) if epoch == elected => {
                 let longer = *new > *until;
                 *until = *new;
-                // After a stall of our own only a heartbeat sent since then opens the gate again.
-                if longer && *paused {
+                // After a stall of our own only a heartbeat sent since then opens the gate again, and
+                // never while requests are held: opening would admit them.
+                if longer && *paused && !*held {
                     *paused = false;
                     fx.push(Effect::OpenGate { epoch: *epoch, until: *new });
-                } else if longer {
+                } else if longer && !*paused {
                     fx.push(Effect::ExtendLease { epoch: *epoch, until: *new });
                 }
             }
@@ -175,7 +198,8 @@ impl RoleMachine {
         }
         self.note_phase(now, epoch, Phase::Opening, phase_since, fx);
         let work = Some((Phase::Registering, now));
-        self.change(now, State::Master { epoch, until, work, paused: false }, None, fx);
+        let state = State::Master { epoch, until, work, paused: false, held: false };
+        self.change(now, state, None, fx);
         wishes.push(Wish::Register { epoch });
     }
 
@@ -241,11 +265,12 @@ impl RoleMachine {
         &mut self,
         now: Moment,
         of: Epoch,
+        hold: u64,
         wishes: &mut Vec<Wish>,
         fx: &mut Vec<Effect>,
     ) {
         let State::Demoting { epoch, .. } = self.state else { return };
-        if epoch == of {
+        if epoch == of && hold == self.holds {
             wishes.push(Wish::Resign);
             self.become_standby(now, Reason::GivenBack, fx);
         }
@@ -260,7 +285,7 @@ impl RoleMachine {
         if let State::Demoting { epoch, drain_until } = self.state
             && now >= drain_until
         {
-            self.handle_drained(now, epoch, wishes, fx);
+            self.handle_drained(now, epoch, self.holds, wishes, fx);
         }
     }
 
@@ -288,7 +313,9 @@ impl RoleMachine {
         match self.state {
             State::Master { epoch, .. } => {
                 let ms_max = self.settings.drain_ms_max;
-                fx.push(Effect::Drain { epoch, ms_max });
+                self.holds += 1;
+                fx.push(Effect::HoldGate { epoch });
+                fx.push(Effect::Drain { epoch, hold: self.holds, ms_max });
                 let state = State::Demoting { epoch, drain_until: now + ms_max };
                 self.change(now, state, Some(reason), fx);
             }
@@ -297,6 +324,41 @@ impl RoleMachine {
                 self.become_standby(now, reason, fx);
             }
             State::Standby | State::Demoting { .. } => {}
+        }
+    }
+
+    /// Lets nobody in any more, and waits for who is inside; the number of the hold. Nothing is left
+    /// by it yet: see `admit` and `give_back`.
+    pub(crate) fn hold(&mut self, now: Moment, reason: Reason, fx: &mut Vec<Effect>) -> u64 {
+        let State::Master { epoch, until, work, paused, .. } = self.state else {
+            return self.holds;
+        };
+        self.holds += 1;
+        fx.push(Effect::HoldGate { epoch });
+        let ms_max = self.settings.drain_ms_max;
+        fx.push(Effect::Drain { epoch, hold: self.holds, ms_max });
+        let state = State::Master { epoch, until, work, paused, held: true };
+        self.change(now, state, Some(reason), fx);
+        self.holds
+    }
+
+    /// Lets requests in again, in the same epoch: nothing was given away.
+    pub(crate) fn admit(&mut self, now: Moment, reason: Reason, fx: &mut Vec<Effect>) {
+        let State::Master { epoch, until, work, paused, held: true } = self.state else { return };
+        // A gate that a stall closed opens by the next heartbeat.
+        if !paused {
+            fx.push(Effect::AdmitAgain { epoch });
+        }
+        let state = State::Master { epoch, until, work, paused, held: false };
+        self.change(now, state, Some(reason), fx);
+    }
+
+    /// Leaves mastership in order, once nobody is inside any more, and lets the peer go first.
+    pub(crate) fn give_back(&mut self, now: Moment, wishes: &mut Vec<Wish>, fx: &mut Vec<Effect>) {
+        if self.held().is_some() {
+            wishes.push(Wish::Resign);
+            wishes.push(Wish::HoldOff { ms: self.settings.hold_off_ms });
+            self.become_standby(now, Reason::GivenBack, fx);
         }
     }
 

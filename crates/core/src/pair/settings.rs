@@ -22,8 +22,13 @@ pub struct Settings {
     pub ping_count: u32,
     /// Take over without waiting for the session's expiry when it is safe.
     pub fast_takeover: bool,
-    /// How long a drain may take before the epoch is given back anyway.
+    /// How long a drain may take. Then a planned switch is undone; a process that ends gives the
+    /// epoch back anyway.
     pub drain_ms_max: u64,
+    /// How long the peer may take to hold the barrier record before a planned switch is undone.
+    pub barrier_ms_max: u64,
+    /// How long the answer to a written handover is waited for before it counts as ambiguous.
+    pub handover_ms_max: u64,
     /// How long this node stays out after giving mastership away, so that the peer gets its turn.
     pub hold_off_ms: u64,
     /// Serving loops that stand still longer than this make a master resign.
@@ -54,6 +59,8 @@ impl Default for Settings {
             ping_count: 3,
             fast_takeover: true,
             drain_ms_max: 1_000,
+            barrier_ms_max: 500,
+            handover_ms_max: 1_000,
             hold_off_ms: 3_000,
             serving_stall_ms_max: 5_000,
             switches_per_hour: 6,

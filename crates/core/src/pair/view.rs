@@ -4,6 +4,7 @@ use super::guard::Guard;
 use super::identity::{ClusterId, Contact, Epoch, NodeId, Role, Statement};
 use super::moment::Moment;
 use super::reason::{Phase, Reason};
+use super::switchover::SwitchoverPhase;
 
 /// A picture of the node at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +23,12 @@ pub struct View {
     pub phase: Option<Phase>,
     /// The phases of the newest promotion here, with their lengths in milliseconds.
     pub phases: Vec<(Phase, u64)>,
+    /// The step of a planned switch that is under way.
+    pub switching: Option<SwitchoverPhase>,
+    /// Why a switchover ordered here would be refused; only while this node serves.
+    pub switchover_refusal: Option<String>,
+    /// The phases of a planned switch, with the limits of those that have one, in milliseconds.
+    pub switchover_limits: [(SwitchoverPhase, Option<u64>); SwitchoverPhase::ALL.len()],
     /// Since when it has this role.
     pub since: Moment,
     /// Why it has this role.

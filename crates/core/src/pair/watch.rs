@@ -73,7 +73,8 @@ impl Watch {
             | TablesFact::Moved { .. }
             | TablesFact::Ready { .. }
             | TablesFact::PeerCaughtUp { .. }
-            | TablesFact::PeerLost { .. } => {}
+            | TablesFact::PeerLost { .. }
+            | TablesFact::BarrierHeld { .. } => {}
         }
     }
 

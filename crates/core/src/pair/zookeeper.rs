@@ -528,7 +528,8 @@ impl ZooKeeperElection {
                 self.look.wanted = true;
             }
             ZooKeeperEvent::RegisterAnswered { epoch, answer, .. }
-            | ZooKeeperEvent::SyncWritten { epoch, answer } => {
+            | ZooKeeperEvent::SyncWritten { epoch, answer }
+            | ZooKeeperEvent::HandedOver { epoch, answer } => {
                 let refused = answer == Answer::Refused(Refusal::Epoch);
                 if refused && self.mastership.as_ref().is_some_and(|m| m.epoch == epoch) {
                     self.lose(Reason::Deposed);
@@ -671,8 +672,8 @@ impl ZooKeeperElection {
             }
             Answer::Refused(Refusal::Epoch) => self.lose(Reason::Deposed),
             Answer::Refused(Refusal::Master) => self.lose(Reason::ZnodeGone),
-            // A heartbeat is not bound to it.
-            Answer::Refused(Refusal::Sync) | Answer::Ambiguous => {}
+            // A heartbeat is not bound to these.
+            Answer::Refused(Refusal::Sync | Refusal::Handover) | Answer::Ambiguous => {}
         }
     }
 

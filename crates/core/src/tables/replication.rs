@@ -354,6 +354,16 @@ impl Replication {
         }
     }
 
+    /// Has a record written that changes nothing; the pair hears when the peer holds it.
+    pub fn write_barrier(&mut self, epoch: Epoch, hold: u64, fx: &mut Vec<TablesEffect>) {
+        if let Mode::Master(leader) = &mut self.mode
+            && leader.epoch() == epoch
+        {
+            leader.write_barrier(hold);
+            self.flush(fx);
+        }
+    }
+
     // --- the disk
 
     /// The log holds everything up to this record, as durably as configured.

@@ -163,6 +163,14 @@ impl Writer {
         }
     }
 
+    /// A record that changes nothing, and whose acknowledgement proves that of all before it; its
+    /// number.
+    pub fn write_barrier(&mut self) -> u64 {
+        let body = Body::Changes { numbered: None, changes: Vec::new(), reply: None };
+        self.append(body, None, Reply::Results(Vec::new()));
+        self.head
+    }
+
     /// What was committed since the last call; none if nothing was.
     #[must_use]
     pub fn take_batch(&mut self) -> Option<Batch> {
@@ -598,6 +606,29 @@ mod tests {
         };
         let kept = store.digests().map(|(n, d)| (n.clone(), d)).collect();
         assert_eq!(digest(promised), digest(kept));
+    }
+
+    #[test]
+    fn a_barrier_is_a_record_that_changes_nothing() {
+        let mut store = Store::default();
+        let mut writer = Writer::new(Epoch(1), 7, 0, &store);
+        writer.submit(&store, add(1, None, 5));
+        assert_eq!(writer.write_barrier(), 3);
+        let promised: Vec<_> = writer.digests().map(|(n, d)| (n.clone(), d)).collect();
+        let mut verdicts = Vec::new();
+        writer.release(3, &mut store, &mut verdicts);
+        let kept: Vec<_> = store.digests().map(|(n, d)| (n.clone(), d)).collect();
+        assert_eq!((verdicts.len(), store.applied()), (1, 3));
+        assert_eq!(promised, kept);
+        // Also for whoever reads the log.
+        let (mut other, bytes) = (Store::default(), writer.take_batch().unwrap().bytes);
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let (record, size) = super::super::record::decode(rest).unwrap();
+            other.apply(&record);
+            rest = &rest[size..];
+        }
+        assert_eq!(other.applied(), 3);
     }
 
     #[test]

@@ -1,16 +1,17 @@
-//! The writes that decide: claim, heartbeat, resignation, the sync record. Each is one multi, all or nothing, whose
-//! operations are bound to versions last read, so that a late one is harmless.
+//! The writes that decide: claim, heartbeat, resignation, the sync record, the handover. Each is one
+//! multi, all or nothing, whose operations are bound to versions last read, so that a late one is
+//! harmless.
 
 use hotpair_core::pair::Moment;
-use hotpair_core::pair::effect::{Replace, SyncBound};
+use hotpair_core::pair::effect::{HandoverBound, Replace, SyncBound};
 use hotpair_core::pair::fact::{Answer, Refusal, ZooKeeperEvent};
-use hotpair_core::pair::identity::{Epoch, Incarnation};
+use hotpair_core::pair::identity::{Epoch, Incarnation, NodeId};
 use zookeeper_client::{
     Acls, Client, CreateMode, CreateOptions, Error, MultiWriteResult, MultiWriter,
 };
 
 use crate::answer;
-use crate::json::{EpochJson, MasterJson, SyncJson, bytes_of};
+use crate::json::{EpochJson, HandoverJson, MasterJson, SyncJson, bytes_of};
 use crate::serving::{Context, Outcome};
 
 /// Fields of the order of the same name.
@@ -19,6 +20,15 @@ pub(crate) struct Claim {
     pub(crate) epoch_version: Option<i32>,
     pub(crate) replace: Option<Replace>,
     pub(crate) sync: SyncBound,
+    pub(crate) handover: HandoverBound,
+}
+
+/// Fields of the order of the same name.
+pub(crate) struct HandOver {
+    pub(crate) epoch: Epoch,
+    pub(crate) epoch_version: i32,
+    pub(crate) to: NodeId,
+    pub(crate) number: u64,
 }
 
 /// Fields of the order of the same name.
@@ -37,12 +47,12 @@ pub(crate) struct Resign {
 }
 
 pub(crate) async fn claim(context: &Context, client: &Client, claim: Claim) -> Outcome {
-    let Claim { epoch, epoch_version, replace, sync } = claim;
+    let Claim { epoch, epoch_version, replace, sync, handover } = claim;
     let node = &context.me.incarnation.node;
     let crumb = bytes_of(&EpochJson::new(epoch, node, false));
     let alone = bytes_of(&SyncJson::new(epoch, std::slice::from_ref(&context.me.incarnation)));
     let (epoch_path, master_path) = (context.layout.epoch(), context.layout.master());
-    let sync_path = context.layout.sync();
+    let (sync_path, handover_path) = (context.layout.sync(), context.layout.handover());
     let mut multi = Multi::new(client);
     let built = (|| {
         if let Some(version) = epoch_version {
@@ -60,6 +70,13 @@ pub(crate) async fn claim(context: &Context, client: &Client, claim: Claim) -> O
                 multi.set(&sync_path, &alone, Some(version), Refusal::Sync)?;
             }
             SyncBound::Unchecked => multi.set(&sync_path, &alone, None, Refusal::Sync)?,
+        }
+        let HandoverBound { version, revoke } = handover;
+        if revoke {
+            let nothing = bytes_of(&HandoverJson::none());
+            multi.set(&handover_path, &nothing, Some(version), Refusal::Handover)?;
+        } else {
+            multi.check(&handover_path, version, Refusal::Handover)?;
         }
         // Last: the version of the last znode set is the answer's.
         multi.set(&epoch_path, &crumb, epoch_version, Refusal::Epoch)
@@ -119,6 +136,24 @@ pub(crate) async fn write_sync(context: &Context, client: &Client, write: WriteS
         other @ (Answer::Refused(_) | Answer::Ambiguous) => other,
     };
     Outcome::Event(ZooKeeperEvent::SyncWritten { epoch, answer })
+}
+
+/// Whoever else may write the znode had to move the epoch first: its own version is not bound to.
+pub(crate) async fn hand_over(context: &Context, client: &Client, order: HandOver) -> Outcome {
+    let HandOver { epoch, epoch_version, to, number } = order;
+    let record = bytes_of(&HandoverJson::new(epoch, &to, number));
+    let (epoch_path, handover_path) = (context.layout.epoch(), context.layout.handover());
+    let mut multi = Multi::new(client);
+    let built = (|| {
+        multi.check(&epoch_path, epoch_version, Refusal::Epoch)?;
+        multi.set(&handover_path, &record, None, Refusal::Handover)
+    })();
+    let (_, answer) = multi.commit("handover", context, built, Some(epoch_version)).await;
+    let answer = match answer {
+        Answer::Done { .. } => Answer::Done { epoch_version },
+        other @ (Answer::Refused(_) | Answer::Ambiguous) => other,
+    };
+    Outcome::Event(ZooKeeperEvent::HandedOver { epoch, answer })
 }
 
 fn master_of(context: &Context, epoch: Epoch) -> Vec<u8> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hotpair_core::pair::fact::{EpochZnode, MasterZnode, SessionId, SyncZnode};
+use hotpair_core::pair::fact::{EpochZnode, HandoverZnode, MasterZnode, SessionId, SyncZnode};
 use hotpair_core::pair::identity::{ClusterId, Epoch, Identity, Incarnation, Instance, NodeId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -178,6 +178,34 @@ impl SyncJson {
             members: json.in_sync.iter().map(member).collect::<Result<_, Foreign>>()?,
             version: stat.version,
         })
+    }
+}
+
+/// The `handover` znode.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct HandoverJson {
+    epoch: u64,
+    #[serde(deserialize_with = "Option::deserialize")] // null is a value here, absence is not
+    to: Option<String>,
+    number: u64,
+    at: u64,
+}
+
+impl HandoverJson {
+    /// Nothing is handed over, or not any more.
+    pub(crate) fn none() -> Self {
+        Self { epoch: 0, to: None, number: 0, at: wall_clock_ms() }
+    }
+
+    pub(crate) fn new(epoch: Epoch, to: &NodeId, number: u64) -> Self {
+        let to = Some(to.as_str().to_owned());
+        Self { epoch: epoch.0, to, number, at: wall_clock_ms() }
+    }
+
+    pub(crate) fn read(path: &str, data: &[u8], stat: &Stat) -> Result<HandoverZnode, Foreign> {
+        let Self { epoch, to, number, at: _ } = parse(path, data)?;
+        let to = to.as_deref().map(NodeId::new);
+        Ok(HandoverZnode { epoch: Epoch(epoch), to, number, version: stat.version })
     }
 }
 

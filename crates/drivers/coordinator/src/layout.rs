@@ -42,6 +42,11 @@ impl Layout {
         self.below("sync")
     }
 
+    /// Persistent: to whom the newest epoch was handed over, if it was.
+    pub(crate) fn handover(&self) -> String {
+        self.below("handover")
+    }
+
     /// Persistent parent of the presence znodes.
     pub(crate) fn nodes(&self) -> String {
         self.below("nodes")

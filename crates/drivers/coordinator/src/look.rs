@@ -5,12 +5,16 @@
 //! before the sync znode, so that a picture with our claim's epoch shows what was written with it, or
 //! later. Each watch is armed before its znode is read, so that no change falls between.
 
-use hotpair_core::pair::fact::{EpochZnode, MasterZnode, Picture, SyncZnode, ZooKeeperEvent};
+use hotpair_core::pair::fact::{
+    EpochZnode, HandoverZnode, MasterZnode, Picture, SyncZnode, ZooKeeperEvent,
+};
 use hotpair_core::pair::identity::{ClusterId, Instance};
 use zookeeper_client::{Client, Error};
 
 use crate::fenced::{ephemeral, persistent};
-use crate::json::{EpochJson, Foreign, IdJson, MasterJson, PresenceJson, SyncJson, bytes_of};
+use crate::json::{
+    EpochJson, Foreign, HandoverJson, IdJson, MasterJson, PresenceJson, SyncJson, bytes_of,
+};
 use crate::serving::{Arm, Context, Outcome, Watches};
 
 /// Why there is no picture.
@@ -54,8 +58,9 @@ async fn picture(
         }
         let twin = announce(context, client).await?;
         match read(context, client, arm, watches).await? {
-            Some(Found { cluster, epoch, master, sync }) => {
-                return Ok(Picture { cluster, epoch, master, sync, twin });
+            Some(Found { cluster, epoch, master, sync, handover }) => {
+                let handover = Box::new(handover);
+                return Ok(Picture { cluster, epoch, master, sync, handover, twin });
             }
             None => Context::note(&context.prepared, false), // somebody deleted what we had made
         }
@@ -72,11 +77,12 @@ async fn prepare(context: &Context, client: &Client) -> Result<(), Trouble> {
     let znodes = [
         (layout.id(), bytes_of(&IdJson::fresh())),
         (layout.epoch(), bytes_of(&EpochJson::none_yet())),
+        (layout.handover(), bytes_of(&HandoverJson::none())),
         (layout.nodes(), Vec::new()),
         (layout.functions(), Vec::new()),
     ];
     let options = persistent();
-    // Created by the call, not by the await: all four are under way together.
+    // Created by the call, not by the await: all are under way together.
     let under_way: Vec<_> =
         znodes.iter().map(|(path, data)| client.create(path, data, &options)).collect();
     for ((path, _), created) in znodes.iter().zip(under_way) {
@@ -143,9 +149,10 @@ struct Found {
     epoch: EpochZnode,
     master: Option<MasterZnode>,
     sync: Option<SyncZnode>,
+    handover: HandoverZnode,
 }
 
-/// The four znodes; `None` when `id` or `epoch` is missing.
+/// The five znodes; `None` when `id`, `epoch` or `handover` is missing.
 async fn read(
     context: &Context,
     client: &Client,
@@ -154,7 +161,7 @@ async fn read(
 ) -> Result<Option<Found>, Trouble> {
     let layout = &context.layout;
     let (id_path, epoch_path, master_path) = (layout.id(), layout.epoch(), layout.master());
-    let sync_path = layout.sync();
+    let (sync_path, handover_path) = (layout.sync(), layout.handover());
     // Sent off by the call, not by the await.
     let epoch = client.get_data(&epoch_path);
     let id = client.get_data(&id_path);
@@ -165,6 +172,7 @@ async fn read(
     let master = client.get_data(&master_path);
     let sync_armed = arm_sync.then(|| client.check_and_watch_stat(&sync_path));
     let sync = client.get_data(&sync_path);
+    let handover = client.get_data(&handover_path);
     // Whatever else fails, a watch that the server has armed is kept.
     let (epoch, id) = (epoch.await, id.await);
     if let Some(armed) = master_armed {
@@ -182,19 +190,23 @@ async fn read(
     };
     let master: Option<(Vec<u8>, _)> = there(&master_path, master.await)?;
     let sync: Option<(Vec<u8>, _)> = there(&sync_path, sync.await)?;
+    let handover = there(&handover_path, handover.await)?;
     let (epoch, id) = match (epoch, id) {
         (Ok(epoch), Ok(id)) => (epoch, id),
         (Err(Error::NoNode), _) | (_, Err(Error::NoNode)) => return Ok(None),
         (Err(source), _) => return Err(unread(&epoch_path, source)),
         (_, Err(source)) => return Err(unread(&id_path, source)),
     };
+    // A program that knew nothing of it may have made the others.
+    let Some((handover, stat)) = handover else { return Ok(None) };
+    let handover = HandoverJson::read(&handover_path, &handover, &stat)?;
     let cluster = IdJson::read(&id_path, &id.0)?;
     let epoch = EpochJson::read(&epoch_path, &epoch.0, &epoch.1)?;
     context.settings.note_master(&master_path, master.as_ref().map(|(data, _)| data.as_slice()));
     let master =
         master.map(|(data, stat)| MasterJson::read(&master_path, &data, &stat)).transpose()?;
     let sync = sync.map(|(data, stat)| SyncJson::read(&sync_path, &data, &stat)).transpose()?;
-    Ok(Some(Found { cluster, epoch, master, sync }))
+    Ok(Some(Found { cluster, epoch, master, sync, handover }))
 }
 
 fn unread(path: &str, source: Error) -> Trouble {

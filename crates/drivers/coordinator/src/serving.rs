@@ -157,6 +157,7 @@ impl Tasks {
             | ZooKeeperRequest::Claim { .. }
             | ZooKeeperRequest::Heartbeat { .. }
             | ZooKeeperRequest::WriteSync { .. }
+            | ZooKeeperRequest::HandOver { .. }
             | ZooKeeperRequest::Resign { .. } => self.context.session_timeout,
         };
         let handle = match order.clone() {
@@ -165,8 +166,8 @@ impl Tasks {
                 let arm = self.unwatched;
                 self.set.spawn(async move { look::look(&context, &client, arm).await })
             }
-            ZooKeeperRequest::Claim { epoch, epoch_version, replace, sync } => {
-                let claim = fenced::Claim { epoch, epoch_version, replace, sync };
+            ZooKeeperRequest::Claim { epoch, epoch_version, replace, sync, handover } => {
+                let claim = fenced::Claim { epoch, epoch_version, replace, sync, handover };
                 self.set.spawn(async move { fenced::claim(&context, &client, claim).await })
             }
             ZooKeeperRequest::Heartbeat { epoch, epoch_version } => self.set.spawn(async move {
@@ -175,6 +176,10 @@ impl Tasks {
             ZooKeeperRequest::WriteSync { epoch, epoch_version, sync_version, members } => {
                 let write = fenced::WriteSync { epoch, epoch_version, sync_version, members };
                 self.set.spawn(async move { fenced::write_sync(&context, &client, write).await })
+            }
+            ZooKeeperRequest::HandOver { epoch, epoch_version, to, number } => {
+                let order = fenced::HandOver { epoch, epoch_version, to, number };
+                self.set.spawn(async move { fenced::hand_over(&context, &client, order).await })
             }
             ZooKeeperRequest::Resign { epoch, epoch_version, master_version } => {
                 let resign = fenced::Resign { epoch, epoch_version, master_version };
@@ -271,6 +276,9 @@ pub(crate) fn without_answer(
         }
         ZooKeeperRequest::WriteSync { epoch, .. } => {
             Some(ZooKeeperEvent::SyncWritten { epoch, answer })
+        }
+        ZooKeeperRequest::HandOver { epoch, .. } => {
+            Some(ZooKeeperEvent::HandedOver { epoch, answer })
         }
         ZooKeeperRequest::Resign { epoch, .. } => Some(ZooKeeperEvent::Resigned { epoch, answer }),
         ZooKeeperRequest::Register { epoch, .. } => {

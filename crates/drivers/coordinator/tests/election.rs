@@ -7,7 +7,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use hotpair_coordinator::{Farewell, ReleaseError, ReleaseOutcome, ZooKeeperSettings, release};
-use hotpair_core::pair::effect::{Replace, SyncBound, ZooKeeperRequest};
+use hotpair_core::pair::effect::{HandoverBound, Replace, SyncBound, ZooKeeperRequest};
 use hotpair_core::pair::fact::{Answer, Refusal, ZooKeeperEvent};
 use hotpair_core::pair::identity::{Epoch, Instance, NodeId};
 use support::{LONG, Node, Server, identity, settings};
@@ -104,6 +104,7 @@ async fn a_stale_claim_is_refused_and_says_what_is_in_the_way() {
         epoch_version: None,
         replace: Some(Replace { version: None }),
         sync: SyncBound::Unchecked,
+        handover: HandoverBound { version: 0, revoke: false },
     });
     let answer = b
         .until(|event| match event {
@@ -276,6 +277,7 @@ async fn orders_of_a_forgotten_session_are_not_carried_out() {
         epoch_version: Some(picture.epoch.version),
         replace: None,
         sync: SyncBound::Missing,
+        handover: HandoverBound { version: 0, revoke: false },
     });
     node.generation += 1;
     assert_eq!(node.look().await, picture);

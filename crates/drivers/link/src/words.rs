@@ -87,6 +87,9 @@ pub(crate) struct StatementWord {
     contact: ContactWord,
     position: Option<PositionWord>,
     complete: bool,
+    /// Absent from a program that does not say it.
+    #[serde(default)]
+    guard: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -135,6 +138,7 @@ impl StatementWord {
                 .position
                 .map(|at| PositionWord { epoch: at.epoch.0, number: at.number }),
             complete: statement.complete,
+            guard: statement.guard.as_deref().map(cut),
         }
     }
 
@@ -169,6 +173,7 @@ impl StatementWord {
                 .position
                 .map(|at| Position { epoch: Epoch(at.epoch), number: at.number }),
             complete: self.complete,
+            guard: self.guard.map(|text| short("guard", text)).transpose()?.map(Into::into),
         })
     }
 }
@@ -218,6 +223,15 @@ pub(crate) fn short(key: &str, text: String) -> Result<String, String> {
     } else {
         Err(format!("{key} is {} bytes long, at most {TEXT_BYTES_MAX} are allowed", text.len()))
     }
+}
+
+/// As much of a sentence as a statement may hold.
+fn cut(text: &str) -> String {
+    let mut end = text.len().min(TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
 }
 
 fn parsed<T>(key: &str, text: &str) -> Result<T, String>

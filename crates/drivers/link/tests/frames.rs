@@ -42,6 +42,7 @@ fn statement(rng: &mut Rng) -> Statement {
         contact: contacts[rng.usize(0..3)],
         position: rng.bool().then(|| Position { epoch: Epoch(rng.u64(..)), number: rng.u64(..) }),
         complete: rng.bool(),
+        guard: rng.bool().then(|| text(rng).into()),
     }
 }
 

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hotpair_core::pair::identity::Epoch;
+use hotpair_core::pair::switchover::{SwitchoverPhase as CorePhase, SwitchoverReport};
+use hotpair_core::pair::view::View;
 use hotpair_http::{Bytes, Handler, Method, Refusal, Request, Response, StatusCode};
 use hotpair_protocol::{
     OrderAnswer, PromoteBody, RequestTotals, Role, SwitchoverAnswer, SwitchoverBody,
+    SwitchoverPhase,
 };
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -52,9 +55,8 @@ pub enum AdminCommand {
     Switchover {
         /// Who orders it.
         by: SocketAddr,
-        /// Takes a sentence: what happened, or why it did not. Not answering within 30 s, or dropping
-        /// it, is an answer too.
-        answer: oneshot::Sender<Result<String, String>>,
+        /// Takes what came of it. Not answering within 30 s, or dropping it, is an answer too.
+        answer: oneshot::Sender<SwitchoverReport>,
     },
     /// Become master.
     Promote {
@@ -62,7 +64,7 @@ pub enum AdminCommand {
         by: SocketAddr,
         /// Changes that were acknowledged may be lost by it.
         accept_data_loss: bool,
-        /// As above.
+        /// Takes a sentence: what happened, or why it did not. No answer is one as above.
         answer: oneshot::Sender<Result<String, String>>,
     },
     /// Take the ZooKeeper data that is there now for the right one.
@@ -188,21 +190,25 @@ impl AdminService {
             Ok(SwitchoverBody { dry_run }) => dry_run,
             Err(error) => {
                 let text = format!("the body: {error}");
-                return outcome(StatusCode::BAD_REQUEST, false, Err(text));
+                return outcome(StatusCode::BAD_REQUEST, &refusal(text));
             }
         };
         let snapshot = Arc::clone(&self.state.snapshot.borrow());
         let forecast = snapshot.forecast(self.state.live.serving_epoch());
         if dry_run {
             let status = if forecast.is_ok() { StatusCode::OK } else { StatusCode::CONFLICT };
-            return outcome(status, true, forecast);
+            return outcome(status, &dry_answer(&snapshot.view, forecast));
         }
         // The forecast is advice; who decides is the role machine.
         let by = request.from;
         tracing::info!(%by, "a switchover was ordered");
-        let (status, said) =
-            self.carry_out("switchover", |answer| AdminCommand::Switchover { by, answer }).await;
-        outcome(status, false, said)
+        match self.carry_out("switchover", |answer| AdminCommand::Switchover { by, answer }).await {
+            Ok(report) => {
+                let status = if report.done { StatusCode::OK } else { StatusCode::CONFLICT };
+                outcome(status, &switchover_answer(report))
+            }
+            Err((status, text)) => outcome(status, &refusal(text)),
+        }
     }
 
     async fn promote(&self, request: &Request) -> Response {
@@ -214,42 +220,38 @@ impl AdminService {
         let by = request.from;
         tracing::info!(%by, accept_data_loss, "a promotion was ordered");
         let command = |answer| AdminCommand::Promote { by, accept_data_loss, answer };
-        let (status, said) = self.carry_out("promotion", command).await;
-        told(status, said)
+        told_of(self.carry_out("promotion", command).await)
     }
 
     async fn adopt(&self, request: &Request) -> Response {
         let by = request.from;
         tracing::info!(%by, "the adoption of ZooKeeper's data was ordered");
-        let (status, said) =
-            self.carry_out("adoption", |answer| AdminCommand::Adopt { by, answer }).await;
-        told(status, said)
+        told_of(self.carry_out("adoption", |answer| AdminCommand::Adopt { by, answer }).await)
     }
 
-    /// Hands an order over and waits for its end.
-    async fn carry_out(
+    /// Hands an order over and waits for its end; an error says why nothing is known of it.
+    async fn carry_out<T>(
         &self,
         what: &str,
-        command: impl FnOnce(oneshot::Sender<Result<String, String>>) -> AdminCommand,
-    ) -> (StatusCode, Result<String, String>) {
+        command: impl FnOnce(oneshot::Sender<T>) -> AdminCommand,
+    ) -> Result<T, (StatusCode, String)> {
         let (answer, answered) = oneshot::channel();
         if self.state.commands.try_send(command(answer)).is_err() {
             let text = "orders are waiting already, or the process is ending".to_owned();
-            return (StatusCode::SERVICE_UNAVAILABLE, Err(text));
+            return Err((StatusCode::SERVICE_UNAVAILABLE, text));
         }
         match timeout(ORDER_TIMEOUT, answered).await {
-            Ok(Ok(Ok(text))) => (StatusCode::OK, Ok(text)),
-            Ok(Ok(Err(text))) => (StatusCode::CONFLICT, Err(text)),
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => {
                 let text = "the process is ending; look at /role for what became of it".to_owned();
-                (StatusCode::SERVICE_UNAVAILABLE, Err(text))
+                Err((StatusCode::SERVICE_UNAVAILABLE, text))
             }
             Err(_) => {
                 let text = format!(
                     "no end of the {what} within {} s; look at /role for what became of it",
                     ORDER_TIMEOUT.as_secs()
                 );
-                (StatusCode::GATEWAY_TIMEOUT, Err(text))
+                Err((StatusCode::GATEWAY_TIMEOUT, text))
             }
         }
     }
@@ -339,11 +341,58 @@ fn document(document: &impl Serialize) -> Response {
     Response::json(StatusCode::OK, json)
 }
 
-fn outcome(status: StatusCode, dry_run: bool, outcome: Result<String, String>) -> Response {
-    let done = outcome.is_ok();
-    let text = outcome.unwrap_or_else(|why| why);
-    let answer = SwitchoverAnswer { done, dry_run, text };
-    Response::json(status, serde_json::to_vec(&answer).expect("the public words are JSON"))
+fn outcome(status: StatusCode, answer: &SwitchoverAnswer) -> Response {
+    Response::json(status, serde_json::to_vec(answer).expect("the public words are JSON"))
+}
+
+/// Of an order of which nothing else is known.
+fn refusal(text: String) -> SwitchoverAnswer {
+    SwitchoverAnswer { reason: Some(text.clone()), text, ..SwitchoverAnswer::default() }
+}
+
+fn switchover_answer(report: SwitchoverReport) -> SwitchoverAnswer {
+    let SwitchoverReport { done, text, phases, epoch } = report;
+    let phase = |(phase, ms): &(CorePhase, u64)| SwitchoverPhase {
+        phase: phase.as_str().to_owned(),
+        ms: *ms,
+        ms_max: None,
+    };
+    SwitchoverAnswer {
+        done,
+        dry_run: false,
+        reason: (!done).then(|| text.clone()),
+        text,
+        phases: phases.iter().map(phase).collect(),
+        epoch: epoch.0,
+    }
+}
+
+/// What would be gone through; nothing, where it would be refused.
+fn dry_answer(view: &View, forecast: Result<String, String>) -> SwitchoverAnswer {
+    let done = forecast.is_ok();
+    let text = forecast.unwrap_or_else(|why| why);
+    let phase = |(phase, ms_max): &(CorePhase, Option<u64>)| SwitchoverPhase {
+        phase: phase.as_str().to_owned(),
+        ms: 0,
+        ms_max: *ms_max,
+    };
+    let gone_through = if done { view.switchover_limits.len() } else { 1 };
+    SwitchoverAnswer {
+        done,
+        dry_run: true,
+        reason: (!done).then(|| text.clone()),
+        text,
+        phases: view.switchover_limits.iter().take(gone_through).map(phase).collect(),
+        epoch: view.epoch.0,
+    }
+}
+
+fn told_of(answered: Result<Result<String, String>, (StatusCode, String)>) -> Response {
+    match answered {
+        Ok(Ok(text)) => told(StatusCode::OK, Ok(text)),
+        Ok(Err(text)) => told(StatusCode::CONFLICT, Err(text)),
+        Err((status, text)) => told(status, Err(text)),
+    }
 }
 
 pub(crate) fn told(status: StatusCode, outcome: Result<String, String>) -> Response {

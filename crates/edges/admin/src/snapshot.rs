@@ -87,7 +87,7 @@ impl Snapshot {
             role: view.role.to_string(),
             serving: self.is_serving(open),
             epoch: view.epoch.0,
-            phase: view.phase.map(|phase| phase.as_str().to_owned()),
+            phase: phase(view),
             since_ms: now.ms_since(view.since),
             coordinator: self.coordinator.clone(),
             contact: view.contact.to_string(),
@@ -179,6 +179,10 @@ impl Snapshot {
         if view.in_sync == Some(false) {
             return Err(format!("{peer} is not in sync: it may lack acknowledged changes"));
         }
+        // Whatever else the role machine would say.
+        if let Some(refusal) = &view.switchover_refusal {
+            return Err(refusal.clone());
+        }
         match said.contact {
             hotpair_core::pair::identity::Contact::Connected => {
                 Ok(format!("epoch {} would be given back, and {peer} would claim", view.epoch))
@@ -193,6 +197,12 @@ impl Snapshot {
     pub(crate) fn cause(&self) -> &Reason {
         &self.view.reason
     }
+}
+
+/// What is being done as master, on the way there or from there.
+fn phase(view: &View) -> Option<String> {
+    let working = view.phase.map(|phase| phase.as_str());
+    view.switching.map(|step| step.as_str()).or(working).map(str::to_owned)
 }
 
 fn peer_role(peer: &PeerView) -> PeerRole {

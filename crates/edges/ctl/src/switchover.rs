@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use hotpair_http::{StatusCode, client};
-use hotpair_protocol::{Role, SwitchoverAnswer, SwitchoverBody};
+use hotpair_protocol::{Role, SwitchoverAnswer, SwitchoverBody, SwitchoverPhase};
 use serde_json::json;
 
 use crate::admin::{AdminUrl, Asked, DEFAULTS, ask_all, unwanted};
@@ -57,17 +57,17 @@ pub async fn switchover(
             }
             let nobody = asked.iter().all(|asked| asked.word().is_none());
             let outcome = if nobody { Outcome::Unreachable } else { Outcome::No };
-            return show(args, None, false, &text, outcome, console);
+            return show(args, None, &untold(args, text), outcome, console);
         }
     };
     let order = order(admin, args.dry_run, token.as_deref()).await;
     let node = Some(master.node.as_str());
     match order {
-        Ok(SwitchoverAnswer { done, text, .. }) => {
-            let outcome = if done { Outcome::Done } else { Outcome::No };
-            show(args, node, done, &text, outcome, console)
+        Ok(answer) => {
+            let outcome = if answer.done { Outcome::Done } else { Outcome::No };
+            show(args, node, &answer, outcome, console)
         }
-        Err((text, outcome)) => show(args, node, false, &text, outcome, console),
+        Err((text, outcome)) => show(args, node, &untold(args, text), outcome, console),
     }
 }
 
@@ -116,25 +116,43 @@ async fn order(
     }
 }
 
+/// The answer that no node gave.
+fn untold(args: &SwitchoverArgs, text: String) -> SwitchoverAnswer {
+    let (dry_run, reason) = (args.dry_run, Some(text.clone()));
+    SwitchoverAnswer { dry_run, text, reason, ..SwitchoverAnswer::default() }
+}
+
 fn show(
     args: &SwitchoverArgs,
     node: Option<&str>,
-    done: bool,
-    text: &str,
+    answer: &SwitchoverAnswer,
     outcome: Outcome,
     console: &mut Console<'_>,
 ) -> anyhow::Result<Outcome> {
+    let SwitchoverAnswer { text, phases, .. } = answer;
     if args.json {
-        let dry_run = args.dry_run;
-        let json = json!({ "node": node, "done": done, "dry_run": dry_run, "text": text });
+        let mut json = json!(answer);
+        json["node"] = json!(node);
         console.json(&json)?;
-    } else {
-        console.result(match node {
-            Some(node) => format!("{node}: {text}"),
-            None => text.to_owned(),
-        })?;
+        return Ok(outcome);
     }
+    for phase in phases {
+        console.result(line(phase, args.dry_run))?;
+    }
+    console.result(match node {
+        Some(node) => format!("{node}: {text}"),
+        None => text.clone(),
+    })?;
     Ok(outcome)
+}
+
+fn line(phase: &SwitchoverPhase, dry_run: bool) -> String {
+    let SwitchoverPhase { phase, ms, ms_max } = phase;
+    match (dry_run, ms_max) {
+        (true, Some(ms_max)) => format!("{phase:<10} at most {ms_max} ms"),
+        (true, None) => phase.clone(),
+        (false, _) => format!("{phase:<10} {ms} ms"),
+    }
 }
 
 /// The token in a file: its only line.
@@ -173,6 +191,23 @@ mod tests {
     }
 
     const GIVEN: (u16, &str) = (200, r#"{"done":true,"dry_run":false,"text":"b is master"}"#);
+
+    #[tokio::test]
+    async fn the_phases_are_shown_with_their_times_and_dry_with_their_limits() {
+        let answer = r#"{"done":true,"dry_run":false,"text":"b serves","epoch":8,
+            "phases":[{"phase":"drain","ms":12},{"phase":"barrier","ms":3}]}"#;
+        let a = node("a", true, (200, answer)).await;
+        let shown = said(&["--admin", &a.url()]).await;
+        assert_eq!(shown.results, "drain      12 ms\nbarrier    3 ms\na: b serves\n");
+        let json = said(&["--json", "--admin", &a.url()]).await;
+        let json: serde_json::Value = serde_json::from_str(&json.results).unwrap();
+        assert_eq!((&json["epoch"], &json["phases"][1]["ms"]), (&json!(8), &json!(3)), "{json}");
+        let answer = r#"{"done":true,"dry_run":true,"text":"would","phases":[
+            {"phase":"hold","ms":0},{"phase":"drain","ms":0,"ms_max":1000}]}"#;
+        let a = node("a", true, (200, answer)).await;
+        let dry = said(&["--dry-run", "--admin", &a.url()]).await;
+        assert_eq!(dry.results, "hold\ndrain      at most 1000 ms\na: would\n");
+    }
 
     #[tokio::test]
     async fn the_order_goes_to_the_node_that_serves_with_the_token() {

@@ -2,21 +2,26 @@
 //! and whose answer is never kept.
 //!
 //! ```text
-//!          open(epoch, until)             start_drain(epoch)
-//!  closed ────────────────────▶ open ────────────────────────▶ draining
-//!    ▲                           │  extend(epoch, until)           │
-//!    └──────── close(epoch) ─────┴───────────── close(epoch) ──────┘
+//!          open(epoch, until)             hold(epoch)
+//!  closed ────────────────────▶ open ───────────────────▶ holding
+//!    ▲                           │ ◀──────────────────────── │
+//!    │                           │        admit(epoch)       │
+//!    └──────── close(epoch) ─────┴──────── close(epoch) ─────┘
 //! ```
 //!
+//! A holding gate lets nobody in and everybody out, in the same epoch: holding is not leaving. Its
+//! lease is extended as that of an open one.
+//!
 //! One thread, that of the role machine, owns the [`GateKeeper`] and writes; any number look through
-//! a [`Gate`] and never wait. A request enters when the gate is open, nobody drains, and the lease is
+//! a [`Gate`] and never wait. A request enters when the gate is open, does not hold, and the lease is
 //! not over on a clock that counts suspend; its [`Pass`] is asked once more right before the answer
 //! leaves. So a process that was frozen past its lease refuses by itself, with nobody awake to close.
 //!
 //! What the atomics promise (all `SeqCst`):
 //! * After [`GateKeeper::close`] returns, no pass is confirmed any more, on any thread.
-//! * An entry counts itself before it looks, and a drain is noted before the count is looked at: one
-//!   of the two sees the other. So when [`Gate::drained`] is over, nobody is inside or can come in.
+//! * An entry counts itself before it looks, and a hold is noted before the count is looked at: one
+//!   of the two sees the other. So when [`Gate::drained`] is over, nobody is inside or can come in
+//!   before the gate admits again.
 //! * `until` is written before its epoch is, and epochs never shrink, so whoever sees the same epoch
 //!   before and after reading `until` has an `until` of that epoch.
 //!
@@ -40,9 +45,9 @@ pub enum Refused {
     /// No epoch is open.
     #[error("this node does not serve")]
     Closed,
-    /// The epoch is about to be given back.
+    /// The mastership is about to be handed over; or not, in the end.
     #[error("this node is giving its mastership away")]
-    Draining,
+    Holding,
     /// The lease is over, whether or not anybody has noticed.
     #[error("this node's lease is over")]
     LeaseOver,
@@ -76,7 +81,7 @@ pub fn boot_time_ns() -> u64 {
 
 #[derive(Debug)]
 struct Shared {
-    /// The open epoch, shifted left, and the draining bit below; 0 when closed.
+    /// The open epoch, shifted left, and the holding bit below; 0 when closed.
     state: AtomicU64,
     until_ns: AtomicU64,
     in_flight: AtomicU64,
@@ -142,7 +147,7 @@ impl GateKeeper {
     /// opened again, after a stall in which the role was never given up.
     pub fn open(&mut self, epoch: Epoch, until: Moment) {
         assert!(epoch >= self.last, "epoch {epoch} is over ({} was the last)", self.last);
-        assert!(epoch.0 <= u64::MAX >> 1, "epoch {epoch} leaves no room for the draining bit");
+        assert!(epoch.0 <= u64::MAX >> 1, "epoch {epoch} leaves no room for the holding bit");
         self.close(self.last);
         self.last = epoch;
         self.open_ns = (self.gate.shared.now_ns)();
@@ -162,11 +167,19 @@ impl GateKeeper {
 
     /// Lets nobody in any more; who is inside may still finish. Nothing happens if another epoch is
     /// open, or none.
-    pub fn start_drain(&mut self, epoch: Epoch) {
+    pub fn hold(&mut self, epoch: Epoch) {
         let shared = &self.gate.shared;
         if shared.state.load(Ordering::SeqCst) == epoch.0 << 1 && epoch != Epoch(0) {
-            shared.state.store(epoch.0 << 1 | DRAINING, Ordering::SeqCst);
+            shared.state.store(epoch.0 << 1 | HOLDING, Ordering::SeqCst);
             self.gate.wake_if_empty();
+        }
+    }
+
+    /// Lets requests in again that a hold kept out. Nothing happens if another epoch is open, or none.
+    pub fn admit(&mut self, epoch: Epoch) {
+        let shared = &self.gate.shared;
+        if shared.state.load(Ordering::SeqCst) == epoch.0 << 1 | HOLDING && epoch != Epoch(0) {
+            shared.state.store(epoch.0 << 1, Ordering::SeqCst);
         }
     }
 
@@ -200,20 +213,20 @@ impl GateKeeper {
 }
 
 impl Gate {
-    /// Goes in, if the gate is open, nobody drains and the lease is not over.
+    /// Goes in, if the gate is open, does not hold and the lease is not over.
     pub fn enter(&self) -> Result<Pass, Refused> {
         self.shared.in_flight.fetch_add(1, Ordering::SeqCst);
         // From here on leaving is dropping the pass, also where it is not handed out.
         let mut pass = Pass { shared: Arc::clone(&self.shared), epoch: Epoch(0) };
-        let (epoch, draining) = self.shared.open_epoch()?;
-        if draining {
-            return Err(Refused::Draining);
+        let (epoch, holding) = self.shared.open_epoch()?;
+        if holding {
+            return Err(Refused::Holding);
         }
         pass.epoch = epoch;
         Ok(pass)
     }
 
-    /// The epoch that is served at this moment: open, not draining, the lease not over.
+    /// The epoch that is served at this moment: open, not holding, the lease not over.
     #[must_use]
     pub fn serving_epoch(&self) -> Option<Epoch> {
         match self.shared.open_epoch() {
@@ -228,7 +241,7 @@ impl Gate {
         self.shared.in_flight.load(Ordering::SeqCst)
     }
 
-    /// Waits until nobody is inside. Means something after a drain began or the gate closed. The wait
+    /// Waits until nobody is inside. Means something after a hold began or the gate closed. The wait
     /// has no end of its own.
     pub fn drained(&self) -> impl Future<Output = ()> + Send + use<> {
         let shared = Arc::clone(&self.shared);
@@ -254,7 +267,7 @@ impl Gate {
 }
 
 impl Shared {
-    /// The open epoch and whether it drains; an error when closed or past the lease.
+    /// The open epoch and whether it holds; an error when closed or past the lease.
     fn open_epoch(&self) -> Result<(Epoch, bool), Refused> {
         let before = self.state.load(Ordering::SeqCst);
         if before == CLOSED {
@@ -274,7 +287,7 @@ impl Shared {
         if !in_time {
             return Err(Refused::LeaseOver);
         }
-        Ok((Epoch(state >> 1), state & DRAINING != 0))
+        Ok((Epoch(state >> 1), state & HOLDING != 0))
     }
 }
 
@@ -285,7 +298,7 @@ impl Pass {
         self.epoch
     }
 
-    /// Whether an effect may leave now, in the epoch of the pass. Draining lets it leave.
+    /// Whether an effect may leave now, in the epoch of the pass. Holding lets it leave.
     pub fn confirm(&self) -> Result<Epoch, Refused> {
         match self.shared.open_epoch()? {
             (epoch, _) if epoch == self.epoch => Ok(epoch),
@@ -307,7 +320,7 @@ fn nanoseconds(moment: Moment) -> u64 {
 }
 
 const CLOSED: u64 = 0;
-const DRAINING: u64 = 1;
+const HOLDING: u64 = 1;
 const NS_PER_MS: u64 = 1_000_000;
 
 #[cfg(test)]
@@ -362,7 +375,7 @@ mod tests {
         let gate = keeper.gate();
         keeper.open(Epoch(8), in_an_hour());
         keeper.close(Epoch(7));
-        keeper.start_drain(Epoch(7));
+        keeper.hold(Epoch(7));
         keeper.extend(Epoch(7), Moment(0));
         assert_eq!(gate.serving_epoch(), Some(Epoch(8)));
         keeper.close(Epoch(8));
@@ -432,8 +445,8 @@ mod tests {
         let gate = keeper.gate();
         keeper.open(Epoch(4), in_an_hour());
         let pass = gate.enter().unwrap();
-        keeper.start_drain(Epoch(4));
-        assert_eq!(gate.enter().unwrap_err(), Refused::Draining);
+        keeper.hold(Epoch(4));
+        assert_eq!(gate.enter().unwrap_err(), Refused::Holding);
         assert_eq!(gate.serving_epoch(), None);
         assert_eq!(pass.confirm(), Ok(Epoch(4)));
         let drained = tokio::spawn(gate.drained());
@@ -441,6 +454,27 @@ mod tests {
         assert!(!drained.is_finished());
         drop(pass);
         tokio::time::timeout(Duration::from_secs(10), drained).await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_gate_that_held_admits_again_in_the_same_epoch() {
+        let mut keeper = GateKeeper::new(None);
+        let gate = keeper.gate();
+        keeper.open(Epoch(4), in_an_hour());
+        let before = gate.enter().unwrap();
+        keeper.hold(Epoch(4));
+        keeper.extend(Epoch(4), in_an_hour());
+        assert_eq!(gate.enter().unwrap_err(), Refused::Holding);
+        keeper.admit(Epoch(3));
+        assert_eq!(gate.enter().unwrap_err(), Refused::Holding);
+        keeper.admit(Epoch(4));
+        assert_eq!(gate.enter().unwrap().confirm(), Ok(Epoch(4)));
+        assert_eq!(before.confirm(), Ok(Epoch(4)));
+        // Late: closed meanwhile.
+        keeper.hold(Epoch(4));
+        keeper.close(Epoch(4));
+        keeper.admit(Epoch(4));
+        assert_eq!(gate.enter().unwrap_err(), Refused::Closed);
     }
 
     #[test]
@@ -470,7 +504,7 @@ mod tests {
         for epoch in 1..=5_000 {
             keeper.open(Epoch(epoch), in_an_hour());
             if epoch % 7 == 0 {
-                keeper.start_drain(Epoch(epoch));
+                keeper.hold(Epoch(epoch));
             }
             thread::yield_now();
             keeper.close(Epoch(epoch));
@@ -500,7 +534,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for epoch in 1..=5_000 {
             keeper.open(Epoch(epoch), in_an_hour());
-            keeper.start_drain(Epoch(epoch));
+            keeper.hold(Epoch(epoch));
             runtime.block_on(gate.drained());
             drained_up_to.store(epoch, Ordering::SeqCst);
         }

@@ -38,4 +38,25 @@ pub struct SwitchoverAnswer {
     pub dry_run: bool,
     /// A sentence: what happened, or why not.
     pub text: String,
+    /// The phases gone through, in order; with `dry_run` those that would be, with their limits.
+    #[serde(default)]
+    pub phases: Vec<SwitchoverPhase>,
+    /// The epoch that is served at the end, as far as it is known; with `dry_run` the one of now.
+    #[serde(default)]
+    pub epoch: u64,
+    /// Why it was not done.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// A phase of a planned switch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchoverPhase {
+    /// `preflight`, `hold`, `drain`, `barrier`, `handover`, `resign` or `takeover`.
+    pub phase: String,
+    /// How long it took, in milliseconds.
+    pub ms: u64,
+    /// The longest it may take, where it has a limit of its own; with `dry_run` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ms_max: Option<u64>,
 }

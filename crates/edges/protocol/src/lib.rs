@@ -19,7 +19,7 @@ pub use call::{
     CallBody, CallText, Envelope, FunctionEntry, Functions, LoginAnswer, LoginBody, PushedRole,
     ResultBody, SessionBody, Text, TicketAnswer,
 };
-pub use control::{OrderAnswer, PromoteBody, SwitchoverAnswer, SwitchoverBody};
+pub use control::{OrderAnswer, PromoteBody, SwitchoverAnswer, SwitchoverBody, SwitchoverPhase};
 pub use error_number::ErrorNumber;
 pub use role::{PeerRole, Role};
 pub use router::{NodeAsSeen, RouterStatus};

@@ -200,6 +200,11 @@ impl Hands {
                 let mut store = store.write().unwrap_or_else(PoisonError::into_inner);
                 self.replication.acknowledge_alone(now, epoch, loss, &mut store, &mut fx);
             }
+            // Refused like any other change: the switch that wants it is undone.
+            Order::WriteBarrier { .. } if self.stuck() => {}
+            Order::WriteBarrier { epoch, hold } => {
+                self.replication.write_barrier(epoch, hold, &mut fx);
+            }
             Order::Follow { master } => self.replication.follow(now, master, &mut fx),
             Order::Remember { epoch, cluster } => {
                 self.remembered.epoch = self.remembered.epoch.max(epoch);

@@ -50,6 +50,7 @@ pub(crate) enum Order {
     Prepare { epoch: Epoch },
     StandDown,
     AcknowledgeAlone { epoch: Epoch, loss: u64 },
+    WriteBarrier { epoch: Epoch, hold: u64 },
     Follow { master: Option<Epoch> },
     Remember { epoch: Epoch, cluster: Option<ClusterId> },
 }

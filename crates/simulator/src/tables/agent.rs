@@ -16,6 +16,8 @@ use super::world::{Event, World};
 pub(super) const TICK: Micros = 60 * MS;
 /// Positions are compared once nobody has been followed for so long.
 const CALM: Micros = 500 * MS;
+/// A barrier is written about so often, in milliseconds.
+const BARRIER_EVERY: u64 = 1_500;
 /// A promotion that is not ready by then is given up.
 const READY_WITHIN: Micros = 3_000 * MS;
 
@@ -169,6 +171,7 @@ impl World {
             TablesFact::Ready { epoch } => self.handle_ready(host, epoch),
             TablesFact::PeerCaughtUp { epoch, peer } => self.handle_caught_up(host, epoch, &peer),
             TablesFact::PeerLost { epoch, loss } => self.handle_lost(host, epoch, loss),
+            TablesFact::BarrierHeld { .. } => self.outcome.barriers += 1,
             TablesFact::Opened { .. }
             | TablesFact::Failed { .. }
             | TablesFact::DiskFull { .. }
@@ -455,7 +458,18 @@ impl World {
         self.after(wait, Event::Tick { host, life });
     }
 
+    /// As a planned switch would, which is tried every now and then.
+    fn write_barrier(&mut self, host: usize) {
+        let now_ms = self.now / MS;
+        let Some(mastership) = self.agent(host).mastership() else { return };
+        if mastership.ready && now_ms % BARRIER_EVERY < TICK / MS {
+            let (epoch, hold) = (Epoch(mastership.epoch), now_ms);
+            self.order(host, Order::WriteBarrier { epoch, hold });
+        }
+    }
+
     fn tick(&mut self, host: usize) {
+        self.write_barrier(host);
         let (now, session) = (self.now, self.plan.session);
         let agent = self.agent(host);
         let Some(mastership) = agent.mastership() else {

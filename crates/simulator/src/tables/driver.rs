@@ -200,6 +200,10 @@ impl World {
                 let store = &mut process.store;
                 process.machine.acknowledge_alone(at, epoch, loss, store, &mut fx);
             }
+            Order::WriteBarrier { .. } if process.takes_orders_only() => {}
+            Order::WriteBarrier { epoch, hold } => {
+                process.machine.write_barrier(epoch, hold, &mut fx);
+            }
             Order::Follow(master) => process.machine.follow(at, master, &mut fx),
         }
         process.effects.extend(fx);

@@ -215,6 +215,7 @@ impl World {
             | TablesFact::Moved { .. }
             | TablesFact::PeerCaughtUp { .. }
             | TablesFact::PeerLost { .. }
+            | TablesFact::BarrierHeld { .. }
             | TablesFact::Failed { .. }
             | TablesFact::DiskFull { .. }
             | TablesFact::Behind { .. }

@@ -39,6 +39,7 @@ pub(super) enum Order {
     Prepare(Epoch),
     StandDown,
     AcknowledgeAlone { epoch: Epoch, loss: u64 },
+    WriteBarrier { epoch: Epoch, hold: u64 },
     Follow(Option<Epoch>),
 }
 

@@ -78,6 +78,8 @@ pub struct Outcome {
     pub answers: u64,
     /// Masterships that began.
     pub masterships: u64,
+    /// Barriers that the standby said it holds.
+    pub barriers: u64,
     /// Snapshots that replaced a log.
     pub loads: u64,
     /// Acknowledged records that no disk held any more after a loss of power: allowed.

@@ -31,6 +31,8 @@ pub struct Report {
     pub answers: u64,
     /// Masterships that began.
     pub masterships: u64,
+    /// Barriers that the standby said it holds.
+    pub barriers: u64,
     /// Snapshots that replaced a log.
     pub loads: u64,
     /// Acknowledged records that went with the power of every disk that held them.
@@ -53,6 +55,7 @@ impl Report {
             settled_ms_max: outcome.settled_ms,
             answers: outcome.answers,
             masterships: outcome.masterships,
+            barriers: outcome.barriers,
             loads: outcome.loads,
             forgiven: outcome.forgiven,
             flips: outcome.flips,
@@ -74,6 +77,7 @@ impl Report {
         self.settled_ms_max = self.settled_ms_max.max(other.settled_ms_max);
         self.answers += other.answers;
         self.masterships += other.masterships;
+        self.barriers += other.barriers;
         self.loads += other.loads;
         self.forgiven += other.forgiven;
         self.flips.0 += other.flips.0;
@@ -100,13 +104,14 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "{} storms of tables, {} failed; {} answers, {} masterships, {} snapshots loaded, {} \
-             rows flipped and {} told, {} records forgiven; settled within {} ms; {} virtual \
+            "{} storms of tables, {} failed; {} answers, {} masterships, {} barriers held, {} snapshots \
+             loaded, {} rows flipped and {} told, {} records forgiven; settled within {} ms; {} virtual \
              hours, {} events, {:.1} s, {:.0} storms/s",
             self.storms,
             self.failed,
             self.answers,
             self.masterships,
+            self.barriers,
             self.loads,
             self.flips.0,
             self.flips.1,

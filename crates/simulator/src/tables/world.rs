@@ -169,6 +169,7 @@ impl World {
             settled_ms: 0,
             answers: 0,
             masterships: 0,
+            barriers: 0,
             loads: 0,
             forgiven: 0,
             flips: (0, 0),

@@ -1,28 +1,19 @@
-//! The operator's orders: switchover, promote, adopt. One about mastership at a time.
+//! The operator's orders: promote and adopt here, the planned switch in `switching`. One about
+//! mastership at a time.
 //!
 //! An order is answered once, with a sentence: refused at once when it cannot be carried out as things
 //! stand, else when its outcome is seen, or when it has taken too long.
 
-use super::{Effect, Event, Guard, Moment, Node, Reason, Role, Standing, earlier};
-use crate::pair::identity::{Contact, Epoch};
+use super::{Effect, Event, Guard, Moment, Node, Role, Standing, earlier};
 use crate::pair::settings::CoordinatorKind;
 use crate::pair::standalone::ALONE;
-
-/// How long a switchover may take until it is reported as failed.
-const SWITCHOVER_MS_MAX: u64 = 5_000;
+use crate::pair::switchover::Switchover;
 
 /// Orders about mastership that are under way.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
-    switchover: Option<Switchover>,
+    pub(super) switchover: Option<Switchover>,
     promotion: Option<Promotion>,
-}
-
-#[derive(Debug)]
-struct Switchover {
-    order: u64,
-    epoch: Epoch,
-    deadline: Moment,
 }
 
 #[derive(Debug)]
@@ -33,11 +24,11 @@ struct Promotion {
 
 impl Orders {
     pub(super) fn deadline(&self) -> Option<Moment> {
-        let switchover = self.switchover.as_ref().map(|s| s.deadline);
+        let switchover = self.switchover.as_ref().and_then(Switchover::deadline);
         earlier(switchover, self.promotion.as_ref().map(|p| p.deadline))
     }
 
-    fn under_way(&self) -> Option<&'static str> {
+    pub(super) fn under_way(&self) -> Option<&'static str> {
         match (&self.switchover, &self.promotion) {
             (Some(_), _) => Some("another switchover is under way"),
             (None, Some(_)) => Some("a promotion is under way"),
@@ -62,77 +53,8 @@ impl Node {
         self.settle_promotion(now, fx);
     }
 
-    fn is_alone(&self) -> bool {
+    pub(super) fn is_alone(&self) -> bool {
         self.settings.coordinator == CoordinatorKind::Standalone
-    }
-
-    // --- switchover
-
-    pub(super) fn handle_switchover(&mut self, now: Moment, order: u64, fx: &mut Vec<Effect>) {
-        if let Some(refusal) = self.switchover_refusal(now) {
-            return finish("switchover", order, Err(refusal), fx);
-        }
-        let epoch = self.role.epoch().expect("a serving node has an epoch");
-        fx.push(Effect::Record(Event::Ordered { text: format!("switchover {order} begins") }));
-        let deadline = now + SWITCHOVER_MS_MAX;
-        self.orders.switchover = Some(Switchover { order, epoch, deadline });
-        self.role.step_down(now, Reason::Switchover { order }, &mut self.wishes, fx);
-    }
-
-    /// Why a switchover ordered now would be refused; `None`: it would be carried out.
-    #[must_use]
-    pub fn switchover_refusal(&self, now: Moment) -> Option<String> {
-        if self.is_alone() {
-            return Some(ALONE.to_owned());
-        }
-        if let Some(other) = self.orders.under_way() {
-            return Some(other.to_owned());
-        }
-        if !self.role.serving(now) {
-            return Some("this node does not serve; order it at the master".to_owned());
-        }
-        self.peer_refusal()
-    }
-
-    /// What keeps the peer from taking over in good order.
-    pub(super) fn peer_refusal(&self) -> Option<String> {
-        let Some(heard) = self.detector.heard().filter(|_| self.detector.reachable()) else {
-            return Some("the peer does not answer pings".to_owned());
-        };
-        let said = &heard.statement;
-        if let Some(mismatch) = Guard::mismatch(&self.me, self.election.cluster(), said) {
-            return Some(mismatch.to_string());
-        }
-        if said.contact != Contact::Connected {
-            return Some("the peer has no contact with ZooKeeper".to_owned());
-        }
-        if said.role != Role::Standby {
-            return Some(format!("the peer is {}, not standby", said.role));
-        }
-        if self.settings.tables && self.sync.in_sync() != Some(true) {
-            return Some(
-                "the peer is not in sync: by the sync record it does not hold every acknowledged \
-                 change yet"
-                    .to_owned(),
-            );
-        }
-        None
-    }
-
-    fn settle_switchover(&mut self, now: Moment, fx: &mut Vec<Effect>) {
-        let Some(s) = &self.orders.switchover else { return };
-        let said = self.detector.heard().map(|h| &h.statement);
-        let outcome = if said.is_some_and(|s2| s2.serving && s2.epoch > s.epoch) {
-            Ok("the other node serves now".to_owned())
-        } else if self.role.serving(now) && self.role.epoch().is_some_and(|e| e > s.epoch) {
-            Err("the peer did not take over in its turn; this node serves again".to_owned())
-        } else if now >= s.deadline {
-            Err("the peer was not seen to serve in time; see /why of both nodes".to_owned())
-        } else {
-            return;
-        };
-        finish("switchover", s.order, outcome, fx);
-        self.orders.switchover = None;
     }
 
     // --- promote

@@ -7,7 +7,7 @@ use super::{
     Claim, LEASE_MARGIN_MS, Mastership, Session, TURN_MS, Timing, Vacancy, ZooKeeperElection,
 };
 use crate::pair::detector::Detector;
-use crate::pair::effect::{Effect, Replace, SyncBound, ZooKeeperRequest};
+use crate::pair::effect::{Effect, HandoverBound, Replace, SyncBound, ZooKeeperRequest};
 use crate::pair::fact::{MasterZnode, Picture};
 use crate::pair::guard::Guard;
 use crate::pair::holdings::Holdings;
@@ -295,12 +295,18 @@ impl ZooKeeperElection {
         };
         // Each write makes it one larger.
         let sync_version = picture.sync.as_ref().map_or(0, |sync| sync.version.wrapping_add(1));
+        // Handed over to the peer: from now on it is not, and a claim of the peer's that was meant
+        // for it is refused.
+        let handover = &picture.handover;
+        let for_peer = handover.to.as_ref().is_some_and(|to| *to != self.me.incarnation.node);
+        let revoke = for_peer && handover.epoch == picture.epoch.epoch;
+        let handover = HandoverBound { version: handover.version, revoke };
         let confirming_ms = now.ms_since(since);
         self.claim = Some(Claim { reason, sync_version, sent_at: now, confirming_ms });
         // One of before may still be found done; two at a time are not told apart.
         if let Some(text) = risk {
             self.risk = Some((epoch, text));
         }
-        self.order(ZooKeeperRequest::Claim { epoch, epoch_version, replace, sync }, fx);
+        self.order(ZooKeeperRequest::Claim { epoch, epoch_version, replace, sync, handover }, fx);
     }
 }

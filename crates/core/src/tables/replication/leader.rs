@@ -35,6 +35,8 @@ pub(super) struct Leader {
     follower: Option<Follower>,
     /// What the peer held when it was last heard, for the operator.
     peer_held: u64,
+    /// The newest barrier that the peer does not hold yet: of which hold, and its record.
+    barrier: Option<(u64, u64)>,
     digests_at: Moment,
     alone_since: Moment,
     behind_told: bool,
@@ -85,6 +87,7 @@ impl Leader {
             losses: 0,
             follower: None,
             peer_held: 0,
+            barrier: None,
             digests_at: now + DIGEST_EVERY_MS,
             alone_since: now,
             behind_told: false,
@@ -128,6 +131,10 @@ impl Leader {
 
     pub(super) fn submit(&mut self, store: &Store, request: Request) -> Option<Verdict> {
         self.writer.submit(store, request)
+    }
+
+    pub(super) fn write_barrier(&mut self, hold: u64) {
+        self.barrier = Some((hold, self.writer.write_barrier()));
     }
 
     pub(super) fn take_batch(&mut self) -> Option<Batch> {
@@ -265,6 +272,18 @@ impl Leader {
             self.behind_told = false;
         }
         self.release(store, fx);
+        self.settle_barrier(fx);
+    }
+
+    /// Only the peer's own word counts, and only while it is needed for whatever is acknowledged.
+    fn settle_barrier(&mut self, fx: &mut Vec<TablesEffect>) {
+        let held = self.follower.as_ref().map_or(0, |follower| follower.held);
+        if self.peering == (Peering::Required { told: true })
+            && let Some((hold, number)) = self.barrier.take_if(|(_, number)| *number <= held)
+        {
+            let epoch = self.epoch();
+            fx.push(TablesEffect::Tell(TablesFact::BarrierHeld { epoch, hold, number }));
+        }
     }
 
     pub(super) fn follower_gone(&mut self, connection: u64, fx: &mut Vec<TablesEffect>) {

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use hotpair_coordinator::{FunctionEntry, ZooKeeperDriver, ZooKeeperSettings};
 use hotpair_core::pair::Moment;
-use hotpair_core::pair::effect::{Replace, SyncBound, ZooKeeperOrder, ZooKeeperRequest};
+use hotpair_core::pair::effect::{
+    HandoverBound, Replace, SyncBound, ZooKeeperOrder, ZooKeeperRequest,
+};
 use hotpair_core::pair::fact::{Answer, Fact, Picture, SessionId, ZooKeeperEvent};
 use hotpair_core::pair::identity::{BootId, Epoch, Identity, Incarnation, Instance, NodeId};
 use rustix::process::{Pid, Signal, kill_process};
@@ -227,13 +229,16 @@ pub struct Node {
     pub generation: u64,
     /// As the last look found it.
     pub sync: SyncBound,
+    /// As the last look found it.
+    pub handover: HandoverBound,
 }
 
 impl Node {
     pub fn new(settings: ZooKeeperSettings, me: Arc<Identity>) -> Self {
         let (sender, facts) = mpsc::channel(256);
         let driver = ZooKeeperDriver::start(settings, me, sender, Arc::new(now));
-        Self { driver, facts, generation: 0, sync: SyncBound::Missing }
+        let handover = HandoverBound { version: 0, revoke: false };
+        Self { driver, facts, generation: 0, sync: SyncBound::Missing, handover }
     }
 
     /// A node with an open session.
@@ -307,6 +312,7 @@ impl Node {
             Some(sync) => SyncBound::Version(sync.version),
             None => SyncBound::Missing,
         };
+        self.handover = HandoverBound { version: picture.handover.version, revoke: false };
         picture
     }
 
@@ -326,6 +332,7 @@ impl Node {
             epoch_version: Some(version),
             replace: replace.map(|version| Replace { version: Some(version) }),
             sync: self.sync,
+            handover: self.handover,
         });
         self.until(|event| match event {
             ZooKeeperEvent::Claimed { answer, epoch: of, .. } => {

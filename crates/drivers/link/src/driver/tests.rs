@@ -46,6 +46,7 @@ fn says(identity: &Arc<Identity>) -> Statement {
         contact: Contact::Connected,
         position: None,
         complete: true,
+        guard: Some("the disk is full".into()),
     }
 }
 

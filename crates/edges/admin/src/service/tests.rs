@@ -1,6 +1,7 @@
 use std::sync::Mutex;
 use std::time::Instant;
 
+use hotpair_core::pair::Settings;
 use hotpair_core::pair::alert::AlertName;
 use hotpair_core::pair::guard::Guard;
 use hotpair_core::pair::identity::{
@@ -46,6 +47,7 @@ pub(crate) fn snapshot() -> Snapshot {
         contact: Contact::Connected,
         position: None,
         complete: true,
+        guard: None,
     };
     let view = View {
         at: clock::now(),
@@ -55,6 +57,9 @@ pub(crate) fn snapshot() -> Snapshot {
         left: Epoch(5),
         phase: Some(Phase::Loading),
         phases: vec![(Phase::Confirming, 12), (Phase::Fencing, 8)],
+        switching: None,
+        switchover_refusal: None,
+        switchover_limits: CorePhase::limits(&Settings::default()),
         since: clock::now() - 5000,
         reason: Reason::PeerDead { peer: NodeId::new("b") },
         lease_until: Some(clock::now() + 2500),
@@ -447,21 +452,27 @@ async fn a_switchover_is_ordered_and_its_end_is_told() {
     let mut served = serving(Tokens::new(Some(TOKEN), None));
     let mut commands = std::mem::replace(&mut served.commands, mpsc::channel(1).1);
     let node = tokio::spawn(async move {
-        for outcome in [Ok("b serves epoch 8".to_owned()), Err("b went away".to_owned())] {
+        for (done, text) in [(true, "b serves epoch 8"), (false, "b went away")] {
             let AdminCommand::Switchover { by, answer } = commands.recv().await.unwrap() else {
                 panic!("a switchover was ordered");
             };
             assert!(by.ip().is_loopback());
-            answer.send(outcome).unwrap();
+            let phases = vec![(CorePhase::Preflight, 0), (CorePhase::Drain, 3)];
+            let (text, epoch) = (text.to_owned(), Epoch(8));
+            answer.send(SwitchoverReport { done, text, phases, epoch }).unwrap();
         }
     });
     let done = served.ask(Method::POST, "/switchover", Some(TOKEN), "").await;
     assert_eq!(done.status, StatusCode::OK);
     let told: SwitchoverAnswer = serde_json::from_slice(&done.body).unwrap();
-    let text = "b serves epoch 8".to_owned();
-    assert_eq!(told, SwitchoverAnswer { done: true, dry_run: false, text });
+    assert_eq!((told.done, told.dry_run, told.text.as_str()), (true, false, "b serves epoch 8"));
+    let phases: Vec<_> = told.phases.iter().map(|p| (p.phase.as_str(), p.ms)).collect();
+    assert_eq!(phases, [("preflight", 0), ("drain", 3)]);
+    assert_eq!((told.epoch, told.reason), (8, None));
     let failed = served.ask(Method::POST, "/switchover", Some(TOKEN), "{}").await;
     assert_eq!(failed.status, StatusCode::CONFLICT);
+    let told: SwitchoverAnswer = serde_json::from_slice(&failed.body).unwrap();
+    assert_eq!((told.done, told.reason.as_deref()), (false, Some("b went away")));
     node.await.unwrap();
     // The receiver is gone: the process is ending.
     let ending = served.ask(Method::POST, "/switchover", Some(TOKEN), "{}").await;
@@ -544,6 +555,9 @@ async fn a_dry_run_only_says_what_would_happen() {
         let answer = served.ask(Method::POST, "/switchover", Some(TOKEN), body).await;
         let told: SwitchoverAnswer = serde_json::from_slice(&answer.body).unwrap();
         assert!(told.dry_run);
+        let drain = told.phases.iter().find(|phase| phase.phase == "drain");
+        let limit = drain.and_then(|drain| drain.ms_max);
+        assert_eq!(limit, told.done.then_some(1_000), "{told:?}");
         (answer.status.as_u16(), told.text)
     };
     let wanted = "epoch 7 would be given back, and b would claim";
@@ -553,6 +567,11 @@ async fn a_dry_run_only_says_what_would_happen() {
     served.show(alone);
     let (status, text) = dry(&served).await;
     assert_eq!((status, text.as_str()), (409, "b is not reachable: nobody could take over"));
+    let mut refused = snapshot();
+    refused.view.switchover_refusal = Some("the peer would not claim: its disk is full".to_owned());
+    served.show(refused);
+    let (status, text) = dry(&served).await;
+    assert_eq!((status, text.as_str()), (409, "the peer would not claim: its disk is full"));
     served.show(standby());
     assert_eq!(dry(&served).await.0, 409);
     assert!(served.commands.try_recv().is_err());

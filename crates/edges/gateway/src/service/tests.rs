@@ -294,12 +294,23 @@ async fn a_drain_answers_what_is_inside_and_refuses_the_rest() {
     let mut served = serving();
     let inside = served.sleeping(300);
     served.until_inside(1).await;
-    served.keeper.start_drain(Epoch(7));
+    served.keeper.hold(Epoch(7));
     let outside = served.function(1901, json!(1)).await;
     assert_eq!(outside.error_no, ErrorNumber::NotServing);
+    // Refused before anything of it was done: it may be sent again wherever it is wanted.
+    assert_eq!(outside.data["executed"], json!(null));
     timeout(LONG, served.keeper.gate().drained()).await.unwrap();
     served.keeper.close(Epoch(7));
     assert_eq!(inside.await.unwrap(), Envelope::done(7, json!({})));
+}
+
+#[tokio::test]
+async fn a_hold_that_is_undone_serves_on_in_the_same_epoch() {
+    let mut served = serving();
+    served.keeper.hold(Epoch(7));
+    assert_eq!(served.function(1901, json!(1)).await.error_no, ErrorNumber::NotServing);
+    served.keeper.admit(Epoch(7));
+    assert_eq!(served.function(1901, json!(1)).await, Envelope::done(7, json!(1)));
 }
 
 #[tokio::test]

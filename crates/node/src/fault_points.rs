@@ -1,0 +1,105 @@
+//! Places where a test has a process die, stand still or wait: between two steps of a planned switch,
+//! where no signal from outside would hit. Without the feature `planted-bugs` nothing is looked at.
+//!
+//! `HOTPAIR_STOP_AT` names a file. While it holds a line `STEP ACTION`, the first process that comes
+//! to this step takes the file away and does it:
+//!
+//! | action | |
+//! |---|---|
+//! | `kill PID`, `freeze PID` | the signal to that process: itself, or its peer |
+//! | `wait` | makes the file `….reached` and waits until it is gone, for a moment at most |
+
+pub(crate) use switched::{at, before};
+
+#[cfg(not(feature = "planted-bugs"))]
+mod switched {
+    use hotpair_core::pair::effect::Effect;
+    use hotpair_core::pair::fact::Fact;
+
+    /// The product: nothing.
+    pub(crate) const fn before(_effect: &Effect) {}
+
+    /// The product: nothing.
+    pub(crate) const fn at(_fact: &Fact) {}
+}
+
+#[cfg(feature = "planted-bugs")]
+mod switched {
+    use std::path::{Path, PathBuf};
+    use std::sync::OnceLock;
+    use std::time::{Duration, Instant};
+    use std::{env, fs, thread};
+
+    use hotpair_core::pair::effect::{Effect, ZooKeeperRequest};
+    use hotpair_core::pair::fact::{Answer, Fact, ZooKeeperEvent};
+    use rustix::process::{Pid, Signal, kill_process};
+
+    /// Shorter than what counts as a stall of this process's own.
+    const WAIT_MAX: Duration = Duration::from_millis(400);
+
+    /// An effect is about to be carried out.
+    pub(crate) fn before(effect: &Effect) {
+        let step = match effect {
+            Effect::HoldGate { .. } => "hold",
+            Effect::Drain { .. } => "drain",
+            Effect::WriteBarrier { .. } => "barrier",
+            Effect::OpenGate { .. } => "open",
+            Effect::ZooKeeper(order) => match &order.what {
+                ZooKeeperRequest::HandOver { .. } => "handover",
+                ZooKeeperRequest::Resign { .. } => "resign",
+                ZooKeeperRequest::Claim { .. } => "claim",
+                _ => return, // no step of a switch
+            },
+            _ => return, // no step of a switch
+        };
+        reach(step);
+    }
+
+    /// A fact has come, and nobody has considered it yet.
+    pub(crate) fn at(fact: &Fact) {
+        let Fact::ZooKeeper(fact) = fact else { return };
+        match &fact.what {
+            ZooKeeperEvent::HandedOver { .. } => reach("handover.written"),
+            ZooKeeperEvent::Resigned { .. } => reach("resigned"),
+            ZooKeeperEvent::Claimed { answer: Answer::Done { .. }, .. } => reach("claimed"),
+            _ => {} // no step of a switch
+        }
+    }
+
+    fn reach(step: &str) {
+        static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
+        let Some(file) = FILE.get_or_init(|| env::var_os("HOTPAIR_STOP_AT").map(PathBuf::from))
+        else {
+            return;
+        };
+        let Ok(line) = fs::read_to_string(file) else { return };
+        let words: Vec<&str> = line.split_whitespace().collect();
+        // Whoever takes the file away is the one that does it.
+        match words[..] {
+            [at, ref action @ ..] if at == step && fs::remove_file(file).is_ok() => {
+                act(file, action);
+            }
+            _ => {}
+        }
+    }
+
+    fn act(file: &Path, action: &[&str]) {
+        let signalled = |pid: &str, signal| {
+            let pid = pid.parse().ok().and_then(Pid::from_raw).expect("a test names a process");
+            kill_process(pid, signal).expect("a test's processes can be signalled");
+        };
+        match action {
+            ["kill", pid] => signalled(pid, Signal::KILL),
+            ["freeze", pid] => signalled(pid, Signal::STOP),
+            ["wait"] => {
+                let reached = file.with_extension("reached");
+                fs::write(&reached, "").expect("the folder of the file is the test's");
+                let until = Instant::now() + WAIT_MAX;
+                while reached.exists() && Instant::now() < until {
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
+            other => panic!("a fault point does not know {other:?}"),
+        }
+    }
+}
