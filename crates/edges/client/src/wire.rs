@@ -241,11 +241,25 @@ pub(crate) fn heard(answer: &Answer) -> Heard {
     }
     match serde_json::from_slice(&answer.body) {
         Ok(envelope) => Heard::Answer(envelope),
-        Err(error) => {
-            let why = format!("status {} and no envelope: {error}", answer.status);
-            Heard::Nothing { was_sent: true, why }
-        }
+        Err(error) => of_later_version(&answer.body).map_or_else(
+            || {
+                let why = format!("status {} and no envelope: {error}", answer.status);
+                Heard::Nothing { was_sent: true, why }
+            },
+            Heard::Answer,
+        ),
     }
+}
+
+/// An error number that this version does not know is an answer all the same, and none to repeat.
+fn of_later_version(body: &[u8]) -> Option<Envelope> {
+    let envelope: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let number = envelope["error_no"].as_i64()?;
+    let info = envelope["error_info"].as_str().unwrap_or_default();
+    let epoch = envelope["epoch"].as_u64().unwrap_or(0);
+    let text = format!("{number} (a number of a later version): {info}");
+    let refused = Envelope::refused(ErrorNumber::FunctionFailed, epoch, text);
+    Some(refused.with_data(envelope["data"].clone()))
 }
 
 /// What is known when there is no answer.
@@ -266,3 +280,32 @@ const IDLE_MAX: usize = 64;
 /// After such a silence it is looked whether the other end is alive.
 const PROBE_AFTER: Duration = Duration::from_millis(500);
 const PROBE_LIMIT: Duration = Duration::from_millis(1_000);
+
+#[cfg(test)]
+mod tests {
+    use hotpair_http::HeaderMap;
+
+    use super::*;
+
+    fn answer(status: StatusCode, body: &'static str) -> Heard {
+        heard(&Answer {
+            status,
+            headers: HeaderMap::new(),
+            body: Bytes::from_static(body.as_bytes()),
+        })
+    }
+
+    #[test]
+    fn an_answer_is_an_envelope_or_says_what_it_is_instead() {
+        let done = r#"{"error_no":0,"error_info":"","epoch":7,"data":{}}"#;
+        assert!(matches!(answer(StatusCode::OK, done), Heard::Answer(e) if e.epoch == 7));
+        assert_eq!(answer(StatusCode::SERVICE_UNAVAILABLE, ""), Heard::BothDown);
+        let full = answer(StatusCode::BAD_GATEWAY, "<html>");
+        assert!(matches!(full, Heard::Nothing { was_sent: true, why } if why.contains("502")));
+        // Not repeated, though nobody knows what it means.
+        let later = r#"{"error_no":308009999,"error_info":"new","epoch":7}"#;
+        let Heard::Answer(envelope) = answer(StatusCode::OK, later) else { panic!() };
+        assert_eq!(envelope.error_no, ErrorNumber::FunctionFailed);
+        assert!(envelope.error_info.starts_with("308009999"), "{envelope:?}");
+    }
+}

@@ -374,9 +374,10 @@ impl ClientService {
                     }
                 }
                 // Found again by whoever serves next, and by this node if it is let to.
-                Err(refused) if matches!(refused, Refused::Closed | Refused::OtherEpoch) => {
+                Err(Refused::Closed | Refused::OtherEpoch) => {
                     return Err(NotCommitted::Superseded);
                 }
+                // The lease is to be renewed, or the mastership to be handed over: or not.
                 Err(_) => {}
             }
             sleep(PAUSE).await;
