@@ -269,3 +269,30 @@ fn at_a_planned_switch_the_port_goes_over_and_leads_to_other_members_if_an_opera
     });
     assert_eq!(left["active_address"], json!(c), "{left}");
 }
+
+#[test]
+fn a_master_that_was_frozen_cuts_its_connections_and_closes_its_port_when_it_wakes() {
+    let mut scene = Scene::new();
+    let (_a, _b) = (Server::start("a", scene.a), Server::start("b", scene.b));
+    // A frozen process keeps its port: here each node has one of its own, as on two machines.
+    let own = Port::reserve().unwrap();
+    let fronts = [scene.front, own.address()];
+    let more = &mut scene.pair.nodes[1].settings.more;
+    *more = more.replace(&scene.front.to_string(), &own.address().to_string());
+    scene.pair.start().unwrap();
+    let master = settled(&scene.pair).unwrap();
+    let other = 1 - master;
+    let mut old = Client::of(fronts[master], "a");
+    old.says("roll");
+    assert!(Client::connect(fronts[other]).is_err(), "the standby's port is closed");
+    scene.pair.nodes[master].freeze().unwrap();
+    serves(&scene.pair, other).unwrap();
+    Client::of(fronts[other], "a").says("pitch");
+    scene.pair.nodes[master].thaw().unwrap();
+    old.is_cut().unwrap();
+    until(&scene.pair.nodes[master], "its port is closed", |service| {
+        service["governing"] == false && service["proxy"]["listening"] == false
+    });
+    assert!(Client::connect(fronts[master]).is_err(), "the old master's port is closed");
+    Client::of(fronts[other], "a").says("yaw");
+}
