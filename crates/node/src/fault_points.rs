@@ -84,9 +84,14 @@ mod switched {
     }
 
     fn act(file: &Path, action: &[&str]) {
+        let until = Instant::now() + WAIT_MAX;
         let signalled = |pid: &str, signal| {
-            let pid = pid.parse().ok().and_then(Pid::from_raw).expect("a test names a process");
-            kill_process(pid, signal).expect("a test's processes can be signalled");
+            let whom = pid.parse().ok().and_then(Pid::from_raw).expect("a test names a process");
+            kill_process(whom, signal).expect("a test's processes can be signalled");
+            // Only then is it what the next step meets.
+            while any_thread_runs(pid) && Instant::now() < until {
+                thread::sleep(Duration::from_millis(1));
+            }
         };
         match action {
             ["kill", pid] => signalled(pid, Signal::KILL),
@@ -94,12 +99,22 @@ mod switched {
             ["wait"] => {
                 let reached = file.with_extension("reached");
                 fs::write(&reached, "").expect("the folder of the file is the test's");
-                let until = Instant::now() + WAIT_MAX;
                 while reached.exists() && Instant::now() < until {
                     thread::sleep(Duration::from_millis(1));
                 }
             }
             other => panic!("a fault point does not know {other:?}"),
         }
+    }
+
+    /// Neither stopped nor dead.
+    fn any_thread_runs(pid: &str) -> bool {
+        let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+        threads.flatten().any(|of| {
+            let stat = fs::read_to_string(of.path().join("stat")).unwrap_or_default();
+            // The name in brackets may hold spaces; the field after it is the state.
+            let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
+            state.is_some_and(|state| !"TZX".contains(state))
+        })
     }
 }
