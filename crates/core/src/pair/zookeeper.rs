@@ -470,15 +470,7 @@ impl ZooKeeperElection {
                 self.session = Session::Open { id: session, timeout_ms, connected: true };
                 self.look = Look { wanted: true, ..Look::default() };
             }
-            ZooKeeperEvent::ConnectFailed { .. } => {
-                let failures = match self.session {
-                    Session::Opening { failures } | Session::Closed { failures, .. } => failures,
-                    Session::Open { .. } => 0,
-                };
-                let wait = (CONNECT_RETRY_MS.0 << failures.min(8)).min(CONNECT_RETRY_MS.1);
-                self.session =
-                    Session::Closed { retry_at: now + wait, failures: failures.saturating_add(1) };
-            }
+            ZooKeeperEvent::ConnectFailed { .. } => self.handle_connect_failed(now),
             ZooKeeperEvent::Disconnected => self.handle_disconnected(),
             ZooKeeperEvent::Reconnected => {
                 if let Session::Open { connected, .. } = &mut self.session {
@@ -536,6 +528,16 @@ impl ZooKeeperElection {
                 }
             }
         }
+    }
+
+    fn handle_connect_failed(&mut self, now: Moment) {
+        let failures = match self.session {
+            Session::Opening { failures } | Session::Closed { failures, .. } => failures,
+            Session::Open { .. } => 0,
+        };
+        let wait = (CONNECT_RETRY_MS.0 << failures.min(8)).min(CONNECT_RETRY_MS.1);
+        let failures = failures.saturating_add(1);
+        self.session = Session::Closed { retry_at: now + wait, failures };
     }
 
     fn handle_disconnected(&mut self) {

@@ -136,11 +136,10 @@ fn assemble(
         tables.figures.clone(),
     )?;
     end_on_signals(facts.0.clone())?;
-    let functions = registry_entries(&catalogue);
     let control = Control {
         settings: pair,
         me,
-        zookeeper: settings::zookeeper_settings(config, functions, endpoints),
+        zookeeper: settings::zookeeper_settings(config, registry_entries(&catalogue), endpoints),
         link,
         gate: keeper,
         datasets,
