@@ -283,7 +283,7 @@ impl Rig {
             ensure!(!self.stop_at.exists(), "not yet");
             Ok(())
         })?;
-        let serving = self.strike(point, master, at_ns)?;
+        let serving = self.strike(point, master, at_ns, &|| ordered.is_finished())?;
         let answer = match ordered.join().expect("an order does not panic") {
             Ok(answer) => answer.json()?,
             // A node that is dead tells nothing.
@@ -313,7 +313,20 @@ impl Rig {
     }
 
     /// Waits for what the blow leads to, and heals it; who was seen to serve, if that is to stay so.
-    fn strike(&mut self, point: Point, master: usize, at_ns: i64) -> Result<Option<usize>> {
+    fn strike(
+        &mut self,
+        point: Point,
+        master: usize,
+        at_ns: i64,
+        answered: &dyn Fn() -> bool,
+    ) -> Result<Option<usize>> {
+        // As long as it may be undone, it is healed only after that: else it might yet be done.
+        let is_undone = || {
+            eventually(LIMIT, "the switch is undone", || {
+                ensure!(!UNDOABLE.contains(&point.step) || answered(), "not yet");
+                Ok(())
+            })
+        };
         let struck = |of_master: bool| if of_master { master } else { 1 - master };
         match point.blow {
             Blow::Kill { master: of_master } => {
@@ -332,6 +345,9 @@ impl Rig {
                     Ok(())
                 })?;
                 self.note(point, at_ns, None);
+                if !of_master {
+                    is_undone()?;
+                }
                 let serving = self.survivor_goes_on(point, 1 - node, of_master)?;
                 self.lab.thaw(node)?;
                 Ok(serving)
@@ -341,6 +357,7 @@ impl Rig {
                 let reached = self.stop_at.with_extension("reached");
                 std::fs::remove_file(&reached).context("the step waits")?;
                 self.note(point, at_ns, None);
+                is_undone()?;
                 let serving =
                     eventually(
                         LIMIT,
