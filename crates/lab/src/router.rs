@@ -103,6 +103,12 @@ impl Router {
         Http::new(Place::Here, self.client)
     }
 
+    /// `host:port` for clients that come by themselves.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.client.to_string()
+    }
+
     /// The router as clients see it, each attempt with this limit.
     #[must_use]
     pub fn target(&self, attempt_limit: Duration, codes: &Arc<Codes>) -> Target {
