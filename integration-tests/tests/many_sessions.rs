@@ -4,8 +4,6 @@
 //!
 //! A thousand sessions through three of each; `HOTPAIR_SOAK=1` (`make soak`) ten thousand through fifty.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests, which report by panicking")]
-
 use std::env;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -78,8 +76,8 @@ async fn log_in(client: Client, user: (String, String), count: usize) -> Result<
 async fn count_once(members: &[Arc<Member>]) -> Result<()> {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut under_way = JoinSet::new();
-    for member in members.iter().cloned() {
-        let places = places.clone();
+    for member in members {
+        let (member, places) = (Arc::clone(member), Arc::clone(&places));
         under_way.spawn(async move {
             let _place = places.acquire().await?;
             member.count().await
@@ -102,8 +100,8 @@ impl<'a> Busy<'a> {
     fn start(runtime: &Runtime, members: &'a [Arc<Member>]) -> Self {
         let stop = Arc::<AtomicBool>::default();
         let mut tasks = JoinSet::new();
-        for member in members.iter().cloned() {
-            let stop = stop.clone();
+        for member in members {
+            let (member, stop) = (Arc::clone(member), Arc::clone(&stop));
             let counting = async move {
                 while !stop.load(Ordering::SeqCst) {
                     member.count().await?;
