@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use hotpair_http::Method;
-use hotpair_protocol::{CallText, ErrorNumber};
+use hotpair_protocol::{CallText, ErrorNumber, ResultBody};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -25,9 +25,19 @@ pub(crate) fn request(method: &Method, path: &str, body: &[u8]) -> Looked {
     match path {
         "/v1/call" => call(body),
         // One login more is a session that nobody uses, and that ends by itself.
-        "/v1/heartbeat" | "/v1/login" | "/v1/logout" | "/v1/result" => usual(Repeatable::Harmless),
+        "/v1/heartbeat" | "/v1/login" | "/v1/logout" => usual(Repeatable::Harmless),
+        "/v1/result" => usual(result(body)),
         _ if method == Method::GET => usual(Repeatable::Harmless),
         _ => usual(Repeatable::Once),
+    }
+}
+
+/// Fetching deletes: only under a number is it answered the same again.
+fn result(body: &[u8]) -> Repeatable {
+    match serde_json::from_slice::<ResultBody>(body) {
+        Ok(ResultBody { request: None, .. }) => Repeatable::Once,
+        Ok(ResultBody { request: Some(_), .. }) => Repeatable::Numbered,
+        Err(_) => Repeatable::Harmless, // the node refuses it
     }
 }
 
@@ -150,6 +160,9 @@ mod tests {
         assert_eq!(of(Method::POST, "/v1/heartbeat"), Repeatable::Harmless);
         assert_eq!(of(Method::GET, "/v1/functions"), Repeatable::Harmless);
         assert_eq!(of(Method::POST, "/v1/publish"), Repeatable::Once);
+        let fetch = |body: &str| request(&Method::POST, "/v1/result", body.as_bytes()).repeatable;
+        assert_eq!(fetch(r#"{"session":"s","ticket":"7","request":8}"#), Repeatable::Numbered);
+        assert_eq!(fetch(r#"{"session":"s","ticket":"7"}"#), Repeatable::Once);
     }
 
     #[test]
