@@ -159,12 +159,7 @@ impl World {
         let process = self.process(host).expect("seen above");
         let identity = process.identity.clone();
         let expires = self.ensemble.bucket(self.now, timeout);
-        // Bounded: sessions long past are of no interest.
-        if self.ensemble.sessions.len() >= 24
-            && let Some(past) = self.ensemble.sessions.iter().position(|s| !s.alive)
-        {
-            self.ensemble.sessions.remove(past);
-        }
+        self.forget_a_past_session();
         let seen_zxid = self.ensemble.servers[server].applied.zxid;
         self.ensemble.sessions.push(Session {
             id,
@@ -233,6 +228,18 @@ impl World {
     }
 
     /// The server's or the network's end of a connection.
+    /// Bounded: sessions long past are of no interest, unless somebody has not heard yet that they are.
+    fn forget_a_past_session(&mut self) {
+        if self.ensemble.sessions.len() < 24 {
+            return;
+        }
+        let held = [0, 1].map(|host| self.process(host).and_then(|p| p.client.session));
+        let past = |s: &Session| !s.alive && !held.contains(&Some(s.id));
+        if let Some(past) = self.ensemble.sessions.iter().position(past) {
+            self.ensemble.sessions.remove(past);
+        }
+    }
+
     pub(crate) fn closed(&mut self, id: SessionId, connection: u32) {
         if self.ensemble.session(id).is_some_and(|s| s.connection == connection) {
             self.disconnected(id);
