@@ -56,7 +56,7 @@ pub(super) fn svg(title: &str, slices: &[Slice], marks: &[Mark]) -> String {
             values: slices.iter().map(|slice| per_second(slice.failed)).collect(),
         },
         Panel {
-            name: "worst latency, ms",
+            name: "worst ms (log)",
             colour: "#2d8a4e",
             logarithmic: true,
             values: slices.iter().map(|slice| slice.worst_us as f64 / 1_000.0).collect(),
@@ -66,7 +66,10 @@ pub(super) fn svg(title: &str, slices: &[Slice], marks: &[Mark]) -> String {
         panel.draw(TOP + index as f64 * (PANEL + GAP), &mut out);
     }
     let bottom = TOP + 3.0 * PANEL + 2.0 * GAP;
-    for (index, mark) in marks.iter().enumerate() {
+    // In two rows, by time: neighbours do not write over each other.
+    let mut marks: Vec<&Mark> = marks.iter().collect();
+    marks.sort_by(|one, other| one.at_seconds.total_cmp(&other.at_seconds));
+    for (index, mark) in marks.into_iter().enumerate() {
         let x = LEFT + mark.at_seconds / seconds * PLOT;
         let y = TOP - 6.0 - (index % 2) as f64 * 13.0;
         add(
