@@ -66,22 +66,7 @@ pub(super) fn svg(title: &str, slices: &[Slice], marks: &[Mark]) -> String {
         panel.draw(TOP + index as f64 * (PANEL + GAP), &mut out);
     }
     let bottom = TOP + 3.0 * PANEL + 2.0 * GAP;
-    // In two rows, by time: neighbours do not write over each other.
-    let mut marks: Vec<&Mark> = marks.iter().collect();
-    marks.sort_by(|one, other| one.at_seconds.total_cmp(&other.at_seconds));
-    for (index, mark) in marks.into_iter().enumerate() {
-        let x = LEFT + mark.at_seconds / seconds * PLOT;
-        let y = TOP - 6.0 - (index % 2) as f64 * 13.0;
-        add(
-            &mut out,
-            &format!(
-                "<line x1=\"{x:.1}\" y1=\"{TOP}\" x2=\"{x:.1}\" y2=\"{bottom}\" stroke=\"#888888\" \
-             stroke-dasharray=\"4 3\"/><text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\" \
-             fill=\"#555555\">{}</text>",
-                escaped(&mark.text)
-            ),
-        );
-    }
+    draw_marks(marks, seconds, bottom, &mut out);
     for tick in 0..=10 {
         let x = LEFT + f64::from(tick) / 10.0 * PLOT;
         let at = seconds * f64::from(tick) / 10.0;
@@ -95,6 +80,22 @@ pub(super) fn svg(title: &str, slices: &[Slice], marks: &[Mark]) -> String {
     }
     add(&mut out, "</svg>");
     out
+}
+
+/// In two rows, by time: neighbours do not write over each other.
+fn draw_marks(marks: &[Mark], seconds: f64, bottom: f64, out: &mut String) {
+    let mut marks: Vec<&Mark> = marks.iter().collect();
+    marks.sort_by(|one, other| one.at_seconds.total_cmp(&other.at_seconds));
+    for (index, mark) in marks.into_iter().enumerate() {
+        let x = LEFT + mark.at_seconds / seconds * PLOT;
+        let y = TOP - 6.0 - (index % 2) as f64 * 13.0;
+        out.push_str(&format!(
+            "<line x1=\"{x:.1}\" y1=\"{TOP}\" x2=\"{x:.1}\" y2=\"{bottom}\" stroke=\"#888888\" \
+             stroke-dasharray=\"4 3\"/><text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\" \
+             fill=\"#555555\">{}</text>\n",
+            escaped(&mark.text)
+        ));
+    }
 }
 
 struct Panel {
