@@ -72,13 +72,15 @@ fn time_until_restarted(container: &Container, blow: impl FnOnce()) -> Duration 
     let before = container.property(UNIT, "MainPID").unwrap();
     let began = Instant::now();
     blow();
-    eventually(LIMIT, "another process is active", || {
+    let restarted = eventually(LIMIT, "another process is active", || {
         let now = container.property(UNIT, "MainPID")?;
         ensure!(now != before && now != "0", "process {now}, before {before}");
         ensure!(state(container)? == "active", "not active");
         Ok(())
-    })
-    .unwrap();
+    });
+    if let Err(error) = restarted {
+        panic!("{error:#}\n{}", container.journal(UNIT).unwrap());
+    }
     began.elapsed()
 }
 

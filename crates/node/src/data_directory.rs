@@ -108,7 +108,14 @@ pub(crate) fn boot_id() -> BootId {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .ok()
         .and_then(|text| text.parse().ok())
-        .unwrap_or_else(|| BootId(uuid::Uuid::new_v4().as_u128()))
+        .unwrap_or_else(|| {
+            tracing::warn!(
+                "/proc/sys/kernel/random/boot_id cannot be read: each start counts as a boot of the \
+                 machine, after which this node serves only once compared with its peer; in a systemd \
+                 unit, ProcSubset=pid hides it"
+            );
+            BootId(uuid::Uuid::new_v4().as_u128())
+        })
 }
 
 #[cfg(test)]
