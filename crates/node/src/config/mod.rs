@@ -312,6 +312,31 @@ pub(crate) fn password_in_environment() -> Option<String> {
     std::env::var("HOTPAIR_PASSWORD").ok().filter(|password| !password.is_empty())
 }
 
+/// The file's text with the environment's variables over it; `lists` may be given there with commas.
+fn layered<T: serde::de::DeserializeOwned>(
+    text: &str,
+    environment: &BTreeMap<String, String>,
+    lists: &[&str],
+) -> Result<T, Vec<String>> {
+    let mut over = config::Environment::with_prefix(ENVIRONMENT)
+        .prefix_separator("__")
+        .separator("__")
+        .try_parsing(true)
+        .source(Some(environment.clone().into_iter().collect()));
+    if !lists.is_empty() {
+        over = over.list_separator(",");
+    }
+    for list in lists {
+        over = over.with_list_parse_key(list);
+    }
+    config::Config::builder()
+        .add_source(config::File::from_str(text, config::FileFormat::Toml))
+        .add_source(over)
+        .build()
+        .and_then(config::Config::try_deserialize)
+        .map_err(|error| vec![error.to_string()])
+}
+
 impl NodeConfig {
     /// Reads the file and the environment of this process.
     pub(crate) fn read(file: &Path) -> Result<Self, ConfigError> {
@@ -336,19 +361,7 @@ impl NodeConfig {
     /// Parses the file's text and the environment's variables that begin with the prefix.
     fn parse(text: &str, environment: &BTreeMap<String, String>) -> Result<Self, Vec<String>> {
         check_keys(text, environment, keys::NODE)?;
-        let from_environment = config::Environment::with_prefix(ENVIRONMENT)
-            .prefix_separator("__")
-            .separator("__")
-            .try_parsing(true)
-            .list_separator(",")
-            .with_list_parse_key("coordinator.zookeeper.servers")
-            .source(Some(environment.clone().into_iter().collect()));
-        let config: Self = config::Config::builder()
-            .add_source(config::File::from_str(text, config::FileFormat::Toml))
-            .add_source(from_environment)
-            .build()
-            .and_then(config::Config::try_deserialize)
-            .map_err(|error| vec![error.to_string()])?;
+        let config: Self = layered(text, environment, &["coordinator.zookeeper.servers"])?;
         let problems = config.validate();
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    ConfigError, ENVIRONMENT, Span, Tls, between, check_keys, check_listening, check_name,
-    has_port, keys, sources,
+    ConfigError, Span, Tls, between, check_keys, check_listening, check_name, has_port, keys,
+    layered, sources,
 };
 
 /// Everything a router is told.
@@ -168,17 +168,7 @@ impl RouterConfig {
 
     fn parse(text: &str, environment: &BTreeMap<String, String>) -> Result<Self, Vec<String>> {
         check_keys(text, environment, keys::ROUTER)?;
-        let from_environment = config::Environment::with_prefix(ENVIRONMENT)
-            .prefix_separator("__")
-            .separator("__")
-            .try_parsing(true)
-            .source(Some(environment.clone().into_iter().collect()));
-        let config: Self = config::Config::builder()
-            .add_source(config::File::from_str(text, config::FileFormat::Toml))
-            .add_source(from_environment)
-            .build()
-            .and_then(config::Config::try_deserialize)
-            .map_err(|error| vec![error.to_string()])?;
+        let config: Self = layered(text, environment, &[])?;
         let problems = config.validate();
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
