@@ -21,12 +21,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use hotpair_client::{Availability, Client, Error, Session};
 use hotpair_lab::node::Pair;
+use hotpair_lab::router::Router;
 use hotpair_lab::scratch::Scratch;
 use hotpair_lab::wait::eventually;
 use hotpair_lab::zookeeper::ZooKeeper;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep_until;
 
 use self::histogram::Histogram;
@@ -36,11 +37,24 @@ use super::progress;
 use crate::commands::user;
 use crate::config::password_in_environment;
 
+/// What happens to a pair of `load`'s own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Event {
+    /// Nothing.
+    None,
+    /// A planned switch, in the middle.
+    Switch,
+    /// A kill -9 of the master, in the middle.
+    Kill,
+    /// The switch after a third of the time, the kill after two.
+    Both,
+}
+
 /// How `load` asks, and whom.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct LoadArguments {
     /// load: a router's or node's client address; may be given twice. Without one, `load` starts a pair
-    /// of its own, switches it over after a third of the time and kills its master after two thirds.
+    /// of its own.
     #[arg(long = "target", value_name = "URL")]
     targets: Vec<String>,
     /// load: the user to log in as, with a target; the password is in HOTPAIR_PASSWORD.
@@ -49,15 +63,18 @@ pub(crate) struct LoadArguments {
     /// load: calls a second, sent when they are due; 0 sends each when the one before was answered.
     #[arg(long, default_value_t = 1_000)]
     rate: u64,
-    /// load: sessions that the connections share.
+    /// load: sessions that live, and that the calls go round in.
     #[arg(long, default_value_t = 8)]
     sessions: usize,
     /// load: write a plot of the run to this file.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// load: on a pair of its own, leave it in peace.
-    #[arg(long)]
-    peace: bool,
+    /// load: what happens to a pair of its own.
+    #[arg(long, value_enum, default_value_t = Event::Both)]
+    event: Event,
+    /// load: routers before a pair of its own; the clients then know nothing else.
+    #[arg(long, default_value_t = 0)]
+    routers: usize,
 }
 
 /// What one run is.
@@ -75,7 +92,7 @@ pub(super) fn measure(
     connections: usize,
     seconds: u64,
 ) -> Result<Value> {
-    let sessions = arguments.sessions.clamp(1, connections.max(1));
+    let sessions = arguments.sessions.max(1);
     ensure!(
         connections <= sessions * OUTSTANDING_MAX,
         "{connections} connections in {sessions} sessions: a session has {OUTSTANDING_MAX} calls \
@@ -103,28 +120,37 @@ fn on_own_pair(arguments: &LoadArguments, plan: &Plan) -> Result<Value> {
     }
     pair.start()?;
     calm(&pair)?;
-    let targets: Vec<String> =
-        pair.nodes.iter().map(|node| node.settings.client.to_string()).collect();
+    let mut routers = Vec::new();
+    for _ in 0..arguments.routers {
+        let mut router = Router::before(&pair)?;
+        router.start()?;
+        router.wait_for("the master is followed", |status| status["standing"] == "serving")?;
+        routers.push(router);
+    }
+    let targets: Vec<String> = if routers.is_empty() {
+        pair.nodes.iter().map(|node| node.settings.client.to_string()).collect()
+    } else {
+        routers.iter().map(Router::address).collect()
+    };
     let run = Run::start(plan, &targets, USER, USER)?;
+    let whole = Duration::from_secs(plan.seconds);
     let mut marks = Vec::new();
-    if !arguments.peace {
-        let third = Duration::from_secs(plan.seconds) / 3;
-        std::thread::sleep(third.saturating_sub(run.start.elapsed()));
-        let (master, epoch) = serving(&pair)?;
-        marks.push(run.mark("planned switch"));
-        let answer =
-            pair.nodes[master].admin().with_limit(LIMIT).post("/switchover", &json!({}))?;
-        ensure!(answer.json()?["done"] == true, "the switchover was refused: {answer:?}");
-        eventually(LIMIT, "the other one serves", || {
-            let (now, newer) = serving(&pair)?;
-            ensure!(now != master && newer > epoch, "not yet");
-            Ok(())
-        })?;
-        calm(&pair)?;
-        std::thread::sleep((third * 2).saturating_sub(run.start.elapsed()));
-        let (master, _) = serving(&pair)?;
-        marks.push(run.mark("kill -9"));
-        pair.nodes[master].kill()?;
+    let events: &[(Event, Duration)] = match arguments.event {
+        Event::None => &[],
+        Event::Switch => &[(Event::Switch, whole / 2)],
+        Event::Kill => &[(Event::Kill, whole / 2)],
+        Event::Both => &[(Event::Switch, whole / 3), (Event::Kill, whole / 3 * 2)],
+    };
+    for (event, at) in events {
+        std::thread::sleep(at.saturating_sub(run.start.elapsed()));
+        if *event == Event::Switch {
+            marks.push(run.mark("planned switch"));
+            switch(&pair)?;
+        } else {
+            let (master, _) = serving(&pair)?;
+            marks.push(run.mark("kill -9"));
+            pair.nodes[master].kill()?;
+        }
     }
     let report = run.end(marks, arguments)?;
     for node in &mut pair.nodes {
@@ -132,7 +158,23 @@ fn on_own_pair(arguments: &LoadArguments, plan: &Plan) -> Result<Value> {
             node.stop(LIMIT)?;
         }
     }
+    for router in &mut routers {
+        router.stop(LIMIT)?;
+    }
     Ok(report)
+}
+
+/// Switches over, and waits until the pair is hot again.
+fn switch(pair: &Pair) -> Result<()> {
+    let (master, epoch) = serving(pair)?;
+    let answer = pair.nodes[master].admin().with_limit(LIMIT).post("/switchover", &json!({}))?;
+    ensure!(answer.json()?["done"] == true, "the switchover was refused: {answer:?}");
+    eventually(LIMIT, "the other one serves", || {
+        let (now, newer) = serving(pair)?;
+        ensure!(now != master && newer > epoch, "not yet");
+        Ok(())
+    })?;
+    calm(pair).map(drop)
 }
 
 fn serving(pair: &Pair) -> Result<(usize, u64)> {
@@ -153,7 +195,7 @@ struct Run {
     runtime: tokio::runtime::Runtime,
     plan: Plan,
     client: Client,
-    sessions: Vec<Session>,
+    sessions: Arc<[Session]>,
     rows: String,
     start: Instant,
     tally: JoinHandle<Tally>,
@@ -170,20 +212,16 @@ impl Run {
             .enable_all()
             .build()?;
         let client = Client::builder().targets(targets.to_vec()).call_limit(LIMIT).build()?;
-        let mut sessions = Vec::new();
-        for _ in 0..plan.sessions {
-            sessions.push(runtime.block_on(client.log_in(user, password))?);
-        }
+        let sessions = runtime.block_on(log_in(&client, plan.sessions, user, password))?;
         progress(&format!("{} sessions are logged in", sessions.len()));
         let (tell, outcomes) = mpsc::channel(OUTCOMES_MAX);
         let rows = format!("load-{:016x}", fastrand::u64(..));
         let start = Instant::now() + BEGIN;
         let next = Arc::new(AtomicU64::new(0));
-        for connection in 0..plan.connections {
-            let session = connection % plan.sessions;
+        for _ in 0..plan.connections {
             let worker = Worker {
-                session: sessions[session].clone(),
-                arguments: json!({"table": rows, "key": session.to_string(), "by": 1}),
+                sessions: Arc::clone(&sessions),
+                rows: rows.clone(),
                 rate: plan.rate,
                 start,
                 end: start + Duration::from_secs(plan.seconds),
@@ -192,6 +230,7 @@ impl Run {
             };
             runtime.spawn(worker.run());
         }
+        drop(tell);
         let (tell, marks) = mpsc::channel(MARKS_MAX);
         let epochs = runtime.spawn(note_epochs(client.clone(), start, tell));
         let tally = runtime.spawn(Tally::of(outcomes));
@@ -239,6 +278,30 @@ impl Run {
             "marks": marks,
         }))
     }
+}
+
+/// As many sessions as wanted; a password takes its time, so several at once.
+async fn log_in(
+    client: &Client,
+    sessions: usize,
+    user: &str,
+    password: &str,
+) -> Result<Arc<[Session]>> {
+    let mut under_way = JoinSet::new();
+    let mut all = Vec::with_capacity(sessions);
+    for _ in 0..sessions {
+        if under_way.len() == LOGINS_AT_ONCE
+            && let Some(session) = under_way.join_next().await
+        {
+            all.push(session??);
+        }
+        let (client, user, password) = (client.clone(), user.to_owned(), password.to_owned());
+        under_way.spawn(async move { client.log_in(&user, &password).await });
+    }
+    while let Some(session) = under_way.join_next().await {
+        all.push(session??);
+    }
+    Ok(all.into())
 }
 
 /// The sum of all rows.
@@ -308,8 +371,9 @@ impl Tally {
 
 /// One connection: calls as they are due, one at a time.
 struct Worker {
-    session: Session,
-    arguments: Value,
+    sessions: Arc<[Session]>,
+    /// The table of the rows.
+    rows: String,
     rate: u64,
     start: Instant,
     end: Instant,
@@ -322,12 +386,15 @@ impl Worker {
     async fn run(self) {
         sleep_until(self.start.into()).await;
         loop {
-            let meant = self.due();
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            let meant = self.due(index);
             if meant >= self.end {
                 return;
             }
             sleep_until(meant.into()).await;
-            let called = self.session.call::<Value>(1006, &self.arguments).await;
+            let row = (index % self.sessions.len() as u64) as usize;
+            let arguments = json!({"table": self.rows, "key": row.to_string(), "by": 1});
+            let called = self.sessions[row].call::<Value>(1006, &arguments).await;
             let outcome = Outcome {
                 meant_at: meant.saturating_duration_since(self.start),
                 ended_at: self.start.elapsed(),
@@ -340,11 +407,10 @@ impl Worker {
     }
 
     /// When the next call is meant to be sent.
-    fn due(&self) -> Instant {
+    fn due(&self, index: u64) -> Instant {
         if self.rate == 0 {
             return Instant::now();
         }
-        let index = self.next.fetch_add(1, Ordering::Relaxed);
         self.start + Duration::from_nanos(index.saturating_mul(1_000_000_000 / self.rate))
     }
 }
@@ -386,6 +452,7 @@ const USER: &str = "bench";
 const LIMIT: Duration = Duration::from_secs(60);
 /// From the last login to the first call.
 const BEGIN: Duration = Duration::from_millis(200);
+const LOGINS_AT_ONCE: usize = 16;
 const OUTCOMES_MAX: usize = 65_536;
 const MARKS_MAX: usize = 64;
 const OUTSTANDING_MAX: usize = 64;
