@@ -97,8 +97,10 @@ impl TableLab {
         }
         for node in &mut pair.nodes {
             node.settings.session_timeout = options.session_timeout;
-            node.settings.more =
-                format!("{}[sessions]\nusers_file = {users:?}\n", node.settings.more);
+            node.settings.more = format!(
+                "{}[sessions]\nusers_file = {users:?}\npublishers = [{:?}]\n",
+                node.settings.more, user.name
+            );
             node.environment.clone_from(&options.environment);
             node.binary.clone_from(&options.binary);
             if options.planted.is_some() {

@@ -1,5 +1,5 @@
-//! The client library against a real pair, given the addresses of both nodes: nothing that happens to
-//! the pair is seen by who uses it, but for the time a call takes.
+//! The client library against a real pair, given the addresses of both nodes, or a router's: nothing
+//! that happens to the pair is seen by who uses it, but for the time a call takes.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which report by panicking")]
 
@@ -15,6 +15,7 @@ use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::{LIMIT, argument, run_hotpair, serves};
 use hotpair_integration_tests::table_lab::{Options, TableLab};
 use hotpair_lab::node::hotpair;
+use hotpair_lab::router::Router;
 use hotpair_lab::scratch::Scratch;
 use hotpair_lab::session::User;
 use hotpair_lab::wait::eventually;
@@ -30,6 +31,8 @@ struct Scene {
     lab: TableLab,
     runtime: Runtime,
     client: Client,
+    // Only there to be asked.
+    _router: Option<Router>,
     _turn: Exclusive,
 }
 
@@ -39,7 +42,18 @@ impl Scene {
         let lab = TableLab::new(&Options::default())?;
         let runtime = Runtime::new()?;
         let client = Client::builder().targets(addresses(&lab)).call_limit(LIMIT).build()?;
-        Ok(Self { lab, runtime, client, _turn: turn })
+        Ok(Self { lab, runtime, client, _router: None, _turn: turn })
+    }
+
+    /// The same, and the client knows a router only.
+    fn behind_a_router() -> Result<Self> {
+        let mut scene = Self::new()?;
+        let mut router = Router::before(&scene.lab.pair)?;
+        router.start()?;
+        router.wait_for("serves", |status| status["standing"] == "serving")?;
+        scene.client = Client::builder().targets([router.address()]).call_limit(LIMIT).build()?;
+        scene._router = Some(router);
+        Ok(scene)
     }
 
     fn log_in(&self) -> Result<Session> {
@@ -151,7 +165,15 @@ fn calls_live_through_a_switch_a_kill_and_a_freeze_and_count_once() {
 
 #[test]
 fn asynchronous_calls_are_done_once_and_their_answers_live_through_a_kill_and_a_switch() {
-    let mut scene = Scene::new().unwrap();
+    asynchronous_calls(Scene::new().unwrap());
+}
+
+#[test]
+fn asynchronous_calls_live_through_both_behind_a_router_as_well() {
+    asynchronous_calls(Scene::behind_a_router().unwrap());
+}
+
+fn asynchronous_calls(mut scene: Scene) {
     let session = scene.log_in().unwrap();
     let begin = |function: u32, arguments: Value| {
         scene.runtime.block_on(session.start(function, arguments)).unwrap()
@@ -186,7 +208,15 @@ fn asynchronous_calls_are_done_once_and_their_answers_live_through_a_kill_and_a_
 
 #[test]
 fn a_push_stream_goes_on_after_its_master_died_and_says_what_waited() {
-    let mut scene = Scene::new().unwrap();
+    push_stream(Scene::new().unwrap());
+}
+
+#[test]
+fn a_push_stream_goes_on_behind_a_router_as_well() {
+    push_stream(Scene::behind_a_router().unwrap());
+}
+
+fn push_stream(mut scene: Scene) {
     let session = scene.log_in().unwrap();
     let mut push = session.push();
     let next = |push: &mut hotpair_client::Push| {
@@ -209,6 +239,13 @@ fn a_push_stream_goes_on_after_its_master_died_and_says_what_waited() {
         matches!(&heard, Pushed::Reply { ticket, answer: Ok(_) } if *ticket == quick),
         "{heard:?}"
     );
+    scene.runtime.block_on(session.publish("/axis", &json!({"roll": 1}))).unwrap();
+    let heard = next(&mut push).unwrap();
+    assert!(
+        matches!(&heard, Pushed::Published { topic, payload }
+            if topic == "/axis" && *payload == json!({"roll": 1})),
+        "{heard:?}"
+    );
     // Begun before the kill, done by the next master.
     let long = begin(2_000);
     let master = scene.lab.in_sync().unwrap();
@@ -220,6 +257,7 @@ fn a_push_stream_goes_on_after_its_master_died_and_says_what_waited() {
             Pushed::Reply { ticket, .. } => assert_eq!(ticket, quick),
             Pushed::Role { epoch, serving: true } => epochs.push(epoch),
             Pushed::Role { serving: false, .. } | Pushed::Cut => {}
+            Pushed::Published { .. } => panic!("nothing is published twice"),
         }
     };
     assert_eq!(answer.unwrap(), json!({}));

@@ -122,7 +122,11 @@ pub(crate) fn sessions(config: &NodeConfig) -> SessionSettings {
 
 /// The bounds of the clients' HTTP.
 pub(crate) fn clients(config: &NodeConfig) -> ClientSettings {
-    ClientSettings { users_configured: config.users.is_some(), ..ClientSettings::default() }
+    ClientSettings {
+        users_configured: config.users.is_some(),
+        publishers: config.sessions.publishers.clone(),
+        ..ClientSettings::default()
+    }
 }
 
 /// What to load, and when. Every dataset that cannot be meant is named.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hotpair_http::{Events, Opened};
-use hotpair_protocol::{Envelope, ErrorNumber, PushedRole};
+use hotpair_protocol::{Envelope, ErrorNumber, Published, PushedRole};
 use serde_json::Value;
 use tokio::time::sleep;
 
@@ -22,6 +22,13 @@ pub enum Pushed {
         ticket: String,
         /// The function's answer, or why there is none.
         answer: Result<Value, Error>,
+    },
+    /// Something that was published while this stream was followed.
+    Published {
+        /// What it is about.
+        topic: String,
+        /// As it was published.
+        payload: Value,
     },
     /// Who sends this serves, or does so no longer.
     Role {
@@ -113,6 +120,10 @@ fn read(name: &str, data: &str) -> Option<Pushed> {
         "role" => {
             let PushedRole { epoch, serving } = serde_json::from_str(data).ok()?;
             Some(Pushed::Role { epoch, serving })
+        }
+        "publish" => {
+            let Published { topic, payload } = serde_json::from_str(data).ok()?;
+            Some(Pushed::Published { topic, payload })
         }
         _ => None,
     }

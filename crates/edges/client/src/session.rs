@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use hotpair_http::Bytes;
 use hotpair_protocol::{
-    CallBody, Envelope, ErrorNumber, LoginAnswer, LoginBody, ResultBody, SessionBody, TicketAnswer,
+    CallBody, Envelope, ErrorNumber, LoginAnswer, LoginBody, PublishBody, ResultBody, SessionBody,
+    TicketAnswer,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -190,6 +191,19 @@ impl Session {
     /// Says that the session goes on. Done by itself in the background, at a quarter of the idle time.
     pub async fn heartbeat(&self) -> Result<(), Error> {
         self.shared().beat().await
+    }
+
+    /// Publishes to everybody who follows and wants the topic. Not sent again once it may have been
+    /// executed, so it may fail with [`Error::OutcomeUnknown`].
+    pub async fn publish(&self, topic: &str, payload: &Value) -> Result<(), Error> {
+        let shared = self.shared();
+        let session = shared.login().token.clone();
+        let body = PublishBody { session: &session, topic, payload };
+        let body = Bytes::from(serde_json::to_vec(&body)?);
+        let limit = shared.settings.call_limit;
+        let deadline = Instant::now() + limit;
+        let ask = Ask { path: "/v1/publish", body, repeatable: false, limit, deadline };
+        data_of(shared.wire.ask(ask).await?.envelope).map(drop)
     }
 
     /// Ends the session.
@@ -465,6 +479,7 @@ async fn wake_tickets(shared: Arc<Shared>) {
                 // What was pushed to nobody meanwhile is looked for.
                 shared.tickets().values().for_each(|told| told.notify_one());
             }
+            Pushed::Published { .. } => {}
             Pushed::Cut => *shared.followed() = false,
         }
     }

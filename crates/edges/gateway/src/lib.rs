@@ -20,6 +20,7 @@ mod json;
 mod lanes;
 pub mod meters;
 pub mod passwords;
+mod publications;
 pub mod service;
 pub mod sessions;
 pub mod tables;

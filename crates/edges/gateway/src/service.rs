@@ -10,6 +10,7 @@ mod calls;
 mod datasets;
 mod failure;
 mod logins;
+mod publish;
 mod push;
 mod rows;
 mod tickets;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use hotpair_core::pair::identity::Epoch;
 use hotpair_http::{Handler, Method, Refusal, Request, Response, StatusCode};
-use hotpair_protocol::{Envelope, ErrorNumber, Functions};
+use hotpair_protocol::{EPOCH_HEADER, Envelope, ErrorNumber, Functions};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
@@ -33,6 +34,7 @@ use crate::gate::{Gate, Pass};
 use crate::lanes::Lanes;
 use crate::meters::Meters;
 use crate::passwords::Passwords;
+use crate::publications::Publications;
 use crate::sessions::Sessions;
 use crate::tables::Tables;
 use crate::under_way::{Followers, UnderWay};
@@ -59,6 +61,8 @@ pub struct ClientSettings {
     pub library_max: usize,
     /// A users file is configured: tables, datasets and functions of the library want a session.
     pub users_configured: bool,
+    /// Users whose sessions may publish.
+    pub publishers: Vec<String>,
 }
 
 impl Default for ClientSettings {
@@ -69,6 +73,7 @@ impl Default for ClientSettings {
             timeout_max: Duration::from_mins(10),
             library_max: 64,
             users_configured: false,
+            publishers: Vec::new(),
         }
     }
 }
@@ -113,6 +118,7 @@ pub struct ClientService {
     lanes: Arc<Lanes<Outcome>>,
     under_way: Arc<UnderWay>,
     followers: Arc<Followers>,
+    publications: Publications,
     running: Semaphore,
     /// Asynchronous calls of an earlier epoch that are gone on with at a time.
     found: Arc<Semaphore>,
@@ -138,6 +144,7 @@ impl ClientService {
             lanes: Arc::new(Lanes::new()),
             under_way: Arc::default(),
             followers: Arc::default(),
+            publications: Publications::default(),
             running: Semaphore::new(settings.calls_max),
             found: Arc::new(Semaphore::new(settings.calls_max)),
             library: Arc::new(Semaphore::new(settings.library_max)),
@@ -173,8 +180,30 @@ impl ClientService {
             ("/v1/logout", &Method::POST) => {
                 self.inside(async |pass| self.log_out(pass, body).await).await
             }
+            ("/v1/publish", &Method::POST) => {
+                self.inside(async |pass| self.publish(pass, request)).await
+            }
             ("/v1/functions", &Method::GET) => self.inside(async |_| Ok(self.list())).await,
             (path, method) => Answer::Refused(self.refuse_outside(&not_offered(path, method))),
+        }
+    }
+
+    /// Whoever passes requests on says whom they are for: this node as it was in an earlier epoch, or as
+    /// it is not yet, is somebody else. Nothing was executed.
+    fn meant_for_another_epoch(&self, request: &Request) -> Option<Envelope> {
+        let meant = request.headers.get(EPOCH_HEADER)?;
+        let number = meant.to_str().ok().and_then(|text| text.parse().ok()).map(Epoch);
+        let Some(number) = number else {
+            let why = format!("the header {EPOCH_HEADER} is no number");
+            return Some(self.refuse_outside(&Failure::Malformed(why)));
+        };
+        match self.gate.serving_epoch() {
+            Some(epoch) if epoch != number => {
+                let why = format!("the request is meant for epoch {number}, and this is {epoch}");
+                Some(self.not_serving(&why, false))
+            }
+            // The gate itself says why not.
+            _ => None,
         }
     }
 
@@ -260,6 +289,7 @@ fn not_offered(path: &str, method: &Method) -> Failure {
         ("/v1/heartbeat", "POST"),
         ("/v1/logout", "POST"),
         ("/v1/result", "POST"),
+        ("/v1/publish", "POST"),
         ("/v1/functions", "GET"),
         ("/v1/push", "GET"),
     ];
@@ -314,7 +344,9 @@ impl Answer {
 impl Handler for ClientService {
     async fn handle(self: Arc<Self>, request: Request) -> Response {
         let started = Instant::now();
-        let answer = if request.method == Method::GET && request.path == "/v1/push" {
+        let answer = if let Some(refused) = self.meant_for_another_epoch(&request) {
+            Answer::Refused(refused)
+        } else if request.method == Method::GET && request.path == "/v1/push" {
             match self.push(&request).await {
                 Ok(stream) => return stream,
                 Err(answer) => answer,

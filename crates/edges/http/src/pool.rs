@@ -65,6 +65,8 @@ pub struct Outgoing<'a> {
     pub authorization: Option<&'a [u8]>,
     /// The value of `Last-Event-ID`.
     pub last_event_id: Option<&'a [u8]>,
+    /// A header of our own, with a number.
+    pub number: Option<(&'a str, u64)>,
     /// JSON.
     pub body: &'a [u8],
 }
@@ -408,9 +410,15 @@ async fn write(
         put(b"\r\nlast-event-id: ");
         put(id);
     }
+    if let Some((name, number)) = outgoing.number {
+        put(b"\r\n");
+        put(name.as_bytes());
+        put(b": ");
+        put(Digits::of(number).text());
+    }
     if outgoing.method != "GET" {
         put(b"\r\ncontent-type: application/json\r\ncontent-length: ");
-        put(Digits::of(outgoing.body.len()).text());
+        put(Digits::of(outgoing.body.len() as u64).text());
     }
     put(b"\r\n\r\n");
     if outgoing.body.len() <= COPIED_BYTES_MAX {
@@ -534,7 +542,7 @@ struct Digits {
 }
 
 impl Digits {
-    fn of(mut number: usize) -> Self {
+    fn of(mut number: u64) -> Self {
         let mut digits = Self { bytes: [b'0'; 20], from: 20 };
         loop {
             digits.from -= 1;

@@ -9,6 +9,10 @@ use serde_json::value::RawValue;
 
 use crate::error_number::ErrorNumber;
 
+/// The header in which whoever passes a request on says which epoch it is meant for. A node that does
+/// not serve exactly that one refuses it, unexecuted.
+pub const EPOCH_HEADER: &str = "hotpair-epoch";
+
 /// Around every answer of the client API. HTTP 200 whenever the request could be read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Envelope {
@@ -224,6 +228,41 @@ pub struct PushedRole {
     pub epoch: u64,
     /// False: this stream ends now; follow it anew.
     pub serving: bool,
+}
+
+/// Body of `POST /v1/publish`, as nodes read it: the payload is passed on as it came.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishText<'a> {
+    /// Who publishes; left out by whoever asks a node from its own machine.
+    #[serde(default, borrow)]
+    pub session: Option<Text<'a>>,
+    /// What it is about.
+    #[serde(borrow)]
+    pub topic: Text<'a>,
+    /// Anything.
+    #[serde(borrow)]
+    pub payload: &'a RawValue,
+}
+
+/// Body of `POST /v1/publish`, as clients write it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PublishBody<'a> {
+    /// Who publishes.
+    pub session: &'a str,
+    /// What it is about.
+    pub topic: &'a str,
+    /// Anything.
+    pub payload: &'a Value,
+}
+
+/// The data of event `publish` of `GET /v1/push`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Published {
+    /// What it is about.
+    pub topic: String,
+    /// As it was published.
+    pub payload: Value,
 }
 
 fn is_false(value: &bool) -> bool {

@@ -16,8 +16,8 @@ pub mod status;
 
 pub use alerts::{AlertEntry, AlertmanagerAlert, Alerts};
 pub use call::{
-    CallBody, CallText, Envelope, FunctionEntry, Functions, LoginAnswer, LoginBody, PushedRole,
-    ResultBody, SessionBody, Text, TicketAnswer,
+    CallBody, CallText, EPOCH_HEADER, Envelope, FunctionEntry, Functions, LoginAnswer, LoginBody,
+    PublishBody, PublishText, Published, PushedRole, ResultBody, SessionBody, Text, TicketAnswer,
 };
 pub use control::{OrderAnswer, PromoteBody, SwitchoverAnswer, SwitchoverBody, SwitchoverPhase};
 pub use error_number::ErrorNumber;

@@ -9,7 +9,7 @@ use hotpair_http::{
     Bytes, ExchangeError, Generation, Handler, Method, Opening, Outgoing, Refusal, Request,
     Response, StatusCode, Stream,
 };
-use hotpair_protocol::{Envelope, ErrorNumber};
+use hotpair_protocol::{EPOCH_HEADER, Envelope, ErrorNumber};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -86,6 +86,7 @@ impl Front {
             query: request.query.as_deref(),
             authorization: header("authorization"),
             last_event_id: None,
+            number: Some((EPOCH_HEADER, target.epoch)),
             body: &request.body,
         };
         let pool = self.desk.pool(target.node);

@@ -73,7 +73,12 @@ pub(super) const NODE: &[(&str, Key)] = &[
     ("store", Later),
     (
         "sessions",
-        Table(&[("idle_timeout", Value), ("sweep_interval", Value), ("users_file", Value)]),
+        Table(&[
+            ("idle_timeout", Value),
+            ("sweep_interval", Value),
+            ("users_file", Value),
+            ("publishers", Value),
+        ]),
     ),
     ("upstream", Later),
     ("functions", Later),

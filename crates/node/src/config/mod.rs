@@ -176,6 +176,8 @@ pub(crate) struct Sessions {
     pub(crate) sweep_interval: Span,
     /// Names and argon2 hashes; relative to this file's folder. Without it nobody has to log in.
     pub(crate) users_file: Option<PathBuf>,
+    /// Users whose sessions may publish to whoever follows; from this machine itself everybody may.
+    pub(crate) publishers: Vec<String>,
 }
 
 impl Default for Sessions {
@@ -184,6 +186,7 @@ impl Default for Sessions {
             idle_timeout: Span(Duration::from_mins(2)),
             sweep_interval: Span(Duration::from_secs(10)),
             users_file: None,
+            publishers: Vec::new(),
         }
     }
 }

@@ -20,7 +20,7 @@ pub(crate) enum Failure {
     WrongMethod { path: &'static str, wanted: &'static str, got: String },
     #[error(
         "{path} is not offered by this version; there are POST /v1/login, /v1/heartbeat, \
-         /v1/logout, /v1/call, /v1/result and GET /v1/functions, /v1/push"
+         /v1/logout, /v1/call, /v1/result, /v1/publish and GET /v1/functions, /v1/push"
     )]
     NotOffered { path: String },
     #[error("no such function: {0}")]

@@ -1,4 +1,4 @@
-//! `GET /v1/push`: a session's answers as server-sent events, as they come.
+//! `GET /v1/push`: a session's answers, and what is published, as server-sent events, as they come.
 //!
 //! ```text
 //! open ─▶ role ─▶ the replies that wait, oldest first ─▶ (woken) ─▶ … ─▶ role: not serving ─▶ end
@@ -6,7 +6,7 @@
 //!
 //! Each `reply` has its row's version as `id`. Who comes back with `Last-Event-ID` has everything up
 //! to there, and it is let go; everything after it is said again. So nothing is lost with a connection,
-//! and what is said twice has the same ticket. A stream that does not take its events in time is cut.
+//! and what is said twice has the same ticket. What is published is said once, to who follows then. A stream that does not take its events in time is cut.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,13 @@ use hotpair_core::pair::identity::Epoch;
 use hotpair_core::tables::change::SessionKey;
 use hotpair_http::{Bytes, Request, Response};
 use hotpair_protocol::PushedRole;
-use tokio::sync::mpsc;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::failure::Failure;
 use super::{Answer, ClientService};
+use crate::publications::{Publication, Topics};
 use crate::sessions::session_key;
 use crate::under_way::Following;
 
@@ -47,6 +49,8 @@ impl ClientService {
         if !self.sessions.exists(session) {
             return Err(refused(Failure::SessionUnknown));
         }
+        let topics = Topics::of_query(request.query.as_deref().unwrap_or_default())
+            .map_err(|why| refused(Failure::Malformed(why)))?;
         self.sessions.hear(session, epoch);
         let last = request.headers.get("last-event-id");
         let has: u64 = last.and_then(|id| id.to_str().ok()?.trim().parse().ok()).unwrap_or(0);
@@ -58,6 +62,8 @@ impl ClientService {
         let stream = Stream {
             service: Arc::clone(self),
             following: self.followers.follow(session),
+            published: self.publications.follow(),
+            topics,
             session,
             epoch,
             pieces,
@@ -71,6 +77,8 @@ impl ClientService {
 struct Stream {
     service: Arc<ClientService>,
     following: Following,
+    published: broadcast::Receiver<Publication>,
+    topics: Topics,
     session: SessionKey,
     epoch: Epoch,
     pieces: mpsc::Sender<Bytes>,
@@ -102,6 +110,11 @@ impl Stream {
             }
             tokio::select! {
                 () = self.following.woken() => {}
+                published = self.published.recv() => {
+                    if let Err(end) = self.say_published(published).await {
+                        return end;
+                    }
+                }
                 () = self.pieces.closed() => return End::Slow,
                 _ = turns.tick() => silent_turns += 1,
             }
@@ -128,6 +141,19 @@ impl Stream {
             *silent_turns = 0;
         }
         Ok(())
+    }
+
+    async fn say_published(&self, published: Result<Publication, RecvError>) -> Result<(), End> {
+        match published {
+            Ok(Publication { topic, event }) if self.topics.want(&topic) => {
+                self.say(|| event).await
+            }
+            Ok(_) => Ok(()),
+            Err(RecvError::Lagged(missed)) => {
+                self.say(|| format!(": {missed} publications were missed\n\n").into()).await
+            }
+            Err(RecvError::Closed) => Err(End::Over),
+        }
     }
 
     /// Waits for room, asks the gate, and only then says it.

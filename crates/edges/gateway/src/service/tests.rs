@@ -244,6 +244,28 @@ async fn a_function_is_called_by_number_and_by_name() {
 }
 
 #[tokio::test]
+async fn a_request_meant_for_another_epoch_is_refused_unexecuted() {
+    let served = serving();
+    let url = format!("http://{}/v1/call", served.address);
+    let put =
+        json!({"function": 1006, "arguments": {"table": "t", "key": "k", "by": 1}}).to_string();
+    for (epoch, wanted) in [
+        ("6", ErrorNumber::NotServing),
+        ("8", ErrorNumber::NotServing),
+        ("seven", ErrorNumber::Malformed),
+        ("7", ErrorNumber::Done),
+    ] {
+        let headers = [("hotpair-epoch", epoch)];
+        let answer = client::post_json(&url, &headers, put.clone(), LONG).await.unwrap();
+        let envelope: Envelope = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!((envelope.error_no, envelope.data.get("executed")), (wanted, None), "{epoch}");
+    }
+    let value =
+        served.function(1001, json!({"table": "t", "key": "k"})).await.data["value"].clone();
+    assert_eq!(value, json!(1));
+}
+
+#[tokio::test]
 async fn what_is_registered_is_listed() {
     let served = serving();
     let listed = served.get("/v1/functions").await;
@@ -393,9 +415,9 @@ async fn what_is_not_offered_says_so() {
     let unknown = served.call(json!({"gsv": "a/b/1", "name": "c"})).await;
     assert_eq!(unknown.error_no, ErrorNumber::NoSuchFunction);
     assert!(unknown.error_info.contains("a/b/1:c"));
-    let publish = served.post("/v1/publish", "{}").await;
-    assert_eq!(publish.error_no, ErrorNumber::Malformed);
-    assert!(publish.error_info.starts_with("/v1/publish is not offered by this version"));
+    let subscribe = served.post("/v1/subscribe", "{}").await;
+    assert_eq!(subscribe.error_no, ErrorNumber::Malformed);
+    assert!(subscribe.error_info.starts_with("/v1/subscribe is not offered by this version"));
     let wrong = served.get("/v1/call").await;
     assert_eq!(wrong.error_info, "/v1/call takes POST, not GET");
 }

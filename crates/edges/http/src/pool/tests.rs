@@ -4,7 +4,15 @@ use super::*;
 
 fn post(body: &[u8]) -> Outgoing<'_> {
     let (method, path) = ("POST", "/v1/call");
-    Outgoing { method, path, query: None, authorization: None, last_event_id: None, body }
+    Outgoing {
+        method,
+        path,
+        query: None,
+        authorization: None,
+        last_event_id: None,
+        number: None,
+        body,
+    }
 }
 
 /// A server that reads what comes and answers with this, at each of its connections.
@@ -180,7 +188,13 @@ async fn a_stream_comes_as_it_is_until_its_end() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let pool = Pool::new(&address, PoolLimits { streams_max: 1, ..PoolLimits::default() });
-    let get = Outgoing { method: "GET", path: "/v1/push", last_event_id: Some(b"7"), ..post(b"") };
+    let get = Outgoing {
+        method: "GET",
+        path: "/v1/push",
+        last_event_id: Some(b"7"),
+        number: Some(("hotpair-epoch", 12)),
+        ..post(b"")
+    };
     let serve = async |answer: &str| {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut bytes = [0; 4096];
@@ -188,7 +202,7 @@ async fn a_stream_comes_as_it_is_until_its_end() {
         let said = std::str::from_utf8(&bytes[..count]).unwrap();
         assert!(
             said.starts_with("GET /v1/push HTTP/1.0\r\n")
-                && said.contains("\r\nlast-event-id: 7\r\n")
+                && said.contains("\r\nlast-event-id: 7\r\nhotpair-epoch: 12\r\n")
         );
         stream.write_all(answer.as_bytes()).await.unwrap();
         stream

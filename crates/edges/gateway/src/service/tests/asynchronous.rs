@@ -40,8 +40,11 @@ impl Served {
     }
 
     async fn follow(&self, session: &str, last: Option<&str>) -> Events {
-        let (url, bearer) =
-            (format!("http://{}/v1/push", self.address), format!("Bearer {session}"));
+        self.follow_at("/v1/push", session, last).await
+    }
+
+    async fn follow_at(&self, path: &str, session: &str, last: Option<&str>) -> Events {
+        let (url, bearer) = (format!("http://{}{path}", self.address), format!("Bearer {session}"));
         let mut headers = vec![("authorization", bearer.as_str())];
         headers.extend(last.map(|id| ("last-event-id", id)));
         Events::open(&url, &headers, LONG).await.unwrap()
@@ -240,6 +243,57 @@ async fn replies_are_pushed_as_they_come_and_again_until_the_client_has_them() {
     assert_eq!(next(&mut events).await.0, "role");
     assert_eq!(next(&mut events).await.1["ticket"], json!("2"));
     assert_eq!(served.rows(), 1);
+}
+
+#[tokio::test]
+async fn what_is_published_reaches_whoever_follows_and_wants_it() {
+    let served = serving();
+    let session = served.session().await;
+    let mut everything = served.follow(&session, None).await;
+    let mut axis = served.follow_at("/v1/push?topic=%2Faxis", &session, None).await;
+    assert_eq!((next(&mut everything).await.0, next(&mut axis).await.0), two("role", "role"));
+    let order = json!({"topic": "/order", "payload": {"no": 1}});
+    let answer = served.post("/v1/publish", order.to_string()).await;
+    assert_eq!(answer, Envelope::done(7, json!({"streams": 2})));
+    served.post("/v1/publish", "{\"topic\":\"/axis\",\"payload\":[1,\n2]}").await;
+    let payload =
+        |topic, payload| ("publish".to_owned(), json!({"topic": topic, "payload": payload}));
+    assert_eq!(next(&mut everything).await, payload("/order", json!({"no": 1})));
+    assert_eq!(next(&mut everything).await, payload("/axis", json!([1, 2])));
+    assert_eq!(next(&mut axis).await, payload("/axis", json!([1, 2])));
+    let wrong = served.post("/v1/publish", json!({"topic": "", "payload": 1}).to_string()).await;
+    assert_eq!(wrong.error_no, ErrorNumber::Malformed);
+    let large = json!({"topic": "/a", "payload": "x".repeat(64 * 1024)});
+    let large = served.post("/v1/publish", large.to_string()).await;
+    assert_eq!(large.error_no, ErrorNumber::Malformed);
+}
+
+fn two(one: &str, other: &str) -> (String, String) {
+    (one.to_owned(), other.to_owned())
+}
+
+#[tokio::test]
+async fn a_session_publishes_only_where_its_user_may() {
+    let publishers = vec!["ann".to_owned()];
+    let settings = ClientSettings { publishers, ..ClientSettings::default() };
+    let served = serving_as(Wanted { settings, ..Wanted::default() });
+    let ann = served.session().await;
+    let bob = served.sessions.create(Epoch(7), "bob").await.unwrap();
+    let url = format!("http://{}/v1/publish", served.address);
+    let publish = async |session: Option<&str>| {
+        let mut body = json!({"topic": "/axis", "payload": 1});
+        if let Some(session) = session {
+            body["session"] = session.into();
+        }
+        // As a router passes it on: where it comes from says nothing then.
+        let headers = [("hotpair-epoch", "7")];
+        let answer = client::post_json(&url, &headers, body.to_string(), LONG).await.unwrap();
+        serde_json::from_slice::<Envelope>(&answer.body).unwrap().error_no
+    };
+    assert_eq!(publish(Some(&ann)).await, ErrorNumber::Done);
+    assert_eq!(publish(Some(&bob)).await, ErrorNumber::NotAllowed);
+    assert_eq!(publish(Some("nobody")).await, ErrorNumber::SessionUnknown);
+    assert_eq!(publish(None).await, ErrorNumber::SessionUnknown);
 }
 
 #[tokio::test]
