@@ -3,10 +3,12 @@
 //! hyper reads and writes the protocol. What is added here is what keeps strangers from costing more
 //! than they should: a bound on connections (the longest waiting makes room for the newest), limits
 //! for head, body, idleness and streams, a bound on bodies, an acceptor that neither spins nor ends
-//! when file descriptors run out, and that counts its turns so that a watchdog can see it live.
+//! when file descriptors run out, and that counts its turns so that a watchdog can see it live. A
+//! connection that has nothing to say for half a second rests: it is a socket and a note, without
+//! hyper and without buffers, until its next bytes come.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -25,7 +27,7 @@ use hyper::header::{
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -222,6 +224,7 @@ pub struct Counters {
     accepted: AtomicU64,
     refused: AtomicU64,
     cut: AtomicU64,
+    rested: AtomicU64,
     open: AtomicU64,
 }
 
@@ -248,6 +251,12 @@ impl Counters {
     #[must_use]
     pub fn cut(&self) -> u64 {
         self.cut.load(Ordering::Relaxed)
+    }
+
+    /// How often a connection gave its buffers back because it was idle.
+    #[must_use]
+    pub fn rested(&self) -> u64 {
+        self.rested.load(Ordering::Relaxed)
     }
 
     /// Connections open at the acceptor's last turn.
@@ -385,6 +394,7 @@ impl<H: Handler> Acceptor<H> {
             progress: Arc::clone(&progress),
             handler: Arc::clone(&self.handler),
             limits: Arc::clone(&self.limits),
+            counters: Arc::clone(&self.counters),
             complaints: Arc::clone(&self.complaints),
         };
         let stopping = self.stopping.subscribe();
@@ -437,35 +447,80 @@ struct Driven<H> {
     progress: Arc<Progress>,
     handler: Arc<H>,
     limits: Arc<Limits>,
+    counters: Arc<Counters>,
     complaints: Arc<Complaints>,
 }
 
 impl<H: Handler> Driven<H> {
     async fn drive(self, stream: TcpStream, mut stopping: tokio::sync::watch::Receiver<bool>) {
-        let io = TokioIo::new(Noted { stream, progress: Arc::clone(&self.progress) });
-        let driven = &self;
-        let service = service_fn(|request: hyper::Request<Incoming>| async move {
-            Ok::<_, Infallible>(driven.answer(request).await)
+        let mut io = Noted { stream, progress: Arc::clone(&self.progress), came: Bytes::new() };
+        loop {
+            let came = tokio::select! {
+                came = io.wait() => came,
+                _ = stopping.changed() => return,
+            };
+            if !came {
+                return;
+            }
+            // Boxed: a connection that rests has no room for it.
+            match Box::pin(self.converse(io, &mut stopping)).await {
+                Some(rested) => io = rested,
+                None => return,
+            }
+        }
+    }
+
+    /// Answers requests until the connection ends, or rests: then it is given back, for hyper's buffers
+    /// to go.
+    async fn converse(
+        &self,
+        io: Noted,
+        stopping: &mut tokio::sync::watch::Receiver<bool>,
+    ) -> Option<Noted> {
+        let driven = self;
+        let service = service_fn(|request: hyper::Request<Incoming>| {
+            Box::pin(async move { Ok::<_, Infallible>(driven.answer(request).await) })
         });
-        let connection = hyper::server::conn::http1::Builder::new()
+        let mut connection = hyper::server::conn::http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
             .header_read_timeout(None)
-            .serve_connection(io, service);
-        tokio::pin!(connection);
-        let outcome = tokio::select! {
-            outcome = connection.as_mut() => outcome,
-            _ = stopping.changed() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+            .serve_connection(TokioIo::new(io), service);
+        let (mut rests, mut stops) = (false, false);
+        let outcome = loop {
+            tokio::select! {
+                outcome = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break outcome,
+                _ = stopping.changed(), if !stops => {
+                    stops = true;
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
+                () = sleep(REST_AFTER), if !rests && !stops => {
+                    if let (Stage::Idle, REST_AFTER_MS..) = self.progress.stage() {
+                        rests = true;
+                        // Of an idle connection nothing is told to the client.
+                        Pin::new(&mut connection).graceful_shutdown();
+                    }
+                }
             }
         };
-        if let Err(error) = outcome
-            && error.is_parse()
-            && let Some(left_out) = self.complaints.garbage.due()
-        {
-            let (port, from) = (self.port, self.from);
-            tracing::info!(port, %from, %error, left_out, "what came is not HTTP");
+        if let Err(error) = outcome {
+            if error.is_parse()
+                && let Some(left_out) = self.complaints.garbage.due()
+            {
+                let (port, from) = (self.port, self.from);
+                tracing::info!(port, %from, %error, left_out, "what came is not HTTP");
+            }
+            return None;
         }
+        let parts = connection.into_parts();
+        let mut io = parts.io.into_inner();
+        if rests {
+            self.counters.rested.fetch_add(1, Ordering::Relaxed);
+            io.came = parts.read_buf;
+            return Some(io);
+        }
+        // What fails here had its answer.
+        let _ = io.stream.shutdown().await;
+        None
     }
 
     async fn answer(&self, request: hyper::Request<Incoming>) -> hyper::Response<Out> {
@@ -601,6 +656,27 @@ impl Drop for Out {
 struct Noted {
     stream: TcpStream,
     progress: Arc<Progress>,
+    /// What came and was not read yet.
+    came: Bytes,
+}
+
+impl Noted {
+    /// Waits for the first bytes of a request, without a buffer to keep; false when none will come.
+    async fn wait(&mut self) -> bool {
+        if self.came.is_empty() {
+            let read = poll_fn(|context| {
+                let mut bytes = [0; FIRST_BYTES];
+                let mut buffer = ReadBuf::new(&mut bytes);
+                let polled = Pin::new(&mut self.stream).poll_read(context, &mut buffer);
+                polled.map_ok(|()| Bytes::copy_from_slice(buffer.filled()))
+            });
+            self.came = read.await.unwrap_or_default();
+        }
+        if !self.came.is_empty() && self.progress.stage().0 == Stage::Idle {
+            self.progress.reach(Stage::Head);
+        }
+        !self.came.is_empty()
+    }
 }
 
 impl AsyncRead for Noted {
@@ -609,6 +685,15 @@ impl AsyncRead for Noted {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.came.is_empty() {
+            let fits = buffer.remaining().min(self.came.len());
+            buffer.put_slice(&self.came.split_to(fits));
+            if self.came.is_empty() {
+                // Whatever it was a piece of is let go.
+                self.came = Bytes::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before && self.progress.stage().0 == Stage::Idle {
@@ -654,6 +739,12 @@ const BACKLOG: u32 = 1024;
 const TURN: Duration = Duration::from_millis(250);
 /// How long the acceptor rests when nothing can be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A connection that is idle for so long gives its buffers back: 16 KiB, which thousands of clients
+/// between two heartbeats have no use for.
+const REST_AFTER: Duration = Duration::from_millis(REST_AFTER_MS);
+const REST_AFTER_MS: u64 = 500;
+/// Bytes that are taken in at first of a connection without buffers: a usual request.
+const FIRST_BYTES: usize = 2 * 1024;
 /// Bytes of a request's head, and of what is buffered of a connection.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 

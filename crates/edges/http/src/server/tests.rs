@@ -114,6 +114,35 @@ async fn requests_follow_each_other_on_one_connection() {
 }
 
 #[tokio::test]
+async fn a_connection_that_rested_goes_on_where_it_was() {
+    let running = start(small());
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    let request = |body: &str| {
+        format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    };
+    let large = "x".repeat(900);
+    for (rested, bodies) in
+        [&["one"][..], &["two", "three"], &[&large, &large, &large]].iter().enumerate()
+    {
+        until("it rests", || running.counters.rested() == rested as u64).await;
+        // In two pieces: the first wakes it.
+        let bytes: String = bodies.iter().map(|body| request(body)).collect();
+        stream.write_all(&bytes.as_bytes()[..7]).await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+        stream.write_all(&bytes.as_bytes()[7..]).await.unwrap();
+        let mut said = String::new();
+        while !bodies.iter().all(|body| said.contains(&format!("\r\n\r\n{body}"))) {
+            let mut bytes = [0; 4096];
+            let read = timeout(LONG, stream.read(&mut bytes)).await.expect("an answer").unwrap();
+            assert!(read > 0, "it closed after {said}");
+            said.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
+        }
+        assert!(!said.to_lowercase().contains("connection: close"), "{said}");
+    }
+    assert_eq!((running.counters.accepted(), running.counters.cut()), (1, 0));
+}
+
+#[tokio::test]
 async fn what_is_not_http_ends_its_own_connection_only() {
     let running = start(small());
     let huge_head = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(HEAD_BYTES_MAX));

@@ -28,6 +28,8 @@ const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConte
 const ROUNDS: usize = 3;
 /// Connections that do nothing, to see what one costs.
 const IDLE: usize = 1_000;
+/// For how long they do nothing before it is looked at.
+const IDLE_FOR: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// Requests a second of both, and what they cost in memory.
 pub(super) fn against_haproxy(connections: usize, seconds: u64) -> Result<Value> {
@@ -80,6 +82,7 @@ fn memory(process: &Process, address: SocketAddr) -> Result<Value> {
         })
         .collect::<std::io::Result<_>>()
         .context("idle connections")?;
+    std::thread::sleep(IDLE_FOR);
     let with_idle = resident_kib(process)?;
     let each = with_idle.saturating_sub(loaded) as f64 / idle.len() as f64;
     Ok(json!({"after_load_kib": loaded, "each_idle_connection_kib": each}))
