@@ -5,12 +5,15 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix simulate bench soak planted install-test-needs cargo-present
+.PHONY: help demo test check deny fix simulate bench soak fuzz planted install-test-needs cargo-present
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+HOST = $(shell rustc -vV | sed -n "s/^host: //p")
 INSTALL := crates/lab/scripts/install.sh
+DENY := 0.20.2
 SEEDS ?= 100000
+SECONDS ?= 60
 ARGS ?=
 
 # A test that waits in vain many times a second must not walk the stack each time.
@@ -29,11 +32,18 @@ test: cargo-present install-test-needs planted ## all tests, with real ZooKeeper
 	$(CARGO) test --locked -p hotpair-simulator --features planted-bugs --test planted_bugs --test tables
 	$(CARGO) test --locked --workspace --no-fail-fast
 
-check: cargo-present ## format, lints, documentation, rings, house rules; writes nothing
+check: cargo-present deny ## format, lints, documentation, supply chain, rings, house rules
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
 	$(CARGO) test --locked --workspace --test rings --test tidy
+
+# The version is pinned: a later one may want other rules, and a build must not fail for that.
+deny: cargo-present ## licences, bans and sources of all dependencies
+	@command -v cargo-deny >/dev/null || test -x $(TARGET)/tools/bin/cargo-deny || \
+	  $(CARGO) install cargo-deny --version $(DENY) --locked --debug --no-default-features \
+	    --root $(TARGET)/tools --target-dir $(TARGET)/tools/build --quiet
+	PATH="$$PATH:$(TARGET)/tools/bin" cargo-deny --offline check licenses bans sources
 
 fix: cargo-present ## format, and let clippy repair what it can
 	$(CARGO) fmt --all
@@ -52,6 +62,17 @@ soak: cargo-present install-test-needs planted ## the long tests as well: a real
 	$(INSTALL) nspawn
 	$(CARGO) build --locked --workspace --bins
 	HOTPAIR_SOAK=1 $(CARGO) test --locked --workspace --test '*' -- --nocapture --test-threads=1
+
+# libFuzzer's feedback, with a compiler that anybody has.
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+  -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Cpanic=abort
+
+fuzz: cargo-present ## every parser of bytes from outside, for SECONDS=60 each; FUZZ=NAME for one of them
+	$(INSTALL) fuzzing
+	RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --locked --release --target-dir $(TARGET)/fuzz \
+	  --target $(HOST) -p hotpair-fuzz --features libfuzzer
+	crates/fuzz/run.sh $(TARGET)/fuzz/$(HOST)/release/hotpair-fuzz $(SECONDS) $(FUZZ)
 
 # In the same folder, so that only our own crates are compiled a second time. The build that follows
 # puts the product's binary back in its place.

@@ -5,6 +5,7 @@
 //!  ▲  ◀── edges (protocol and http are the edges' own, shared)
 //!  ├───── simulator
 //!  └───── node ──▶ all of them, and lab     lab ──▶ none of them     integration-tests ──▶ lab, client
+//!                                           fuzz ──▶ all of them
 //! ```
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which report by panicking")]
@@ -52,7 +53,8 @@ fn may_depend(from: &str, on: &str) -> bool {
         "crates/core" | "crates/lab" => false,
         // The client library is what programs outside of the pair use: tested as they use it.
         "integration-tests" => ["crates/lab", "crates/edges/client"].contains(&on),
-        "crates/node" => on != "integration-tests",
+        "crates/node" => !["integration-tests", "crates/fuzz"].contains(&on),
+        "crates/fuzz" => on != "integration-tests",
         "crates/simulator" => on == "crates/core",
         "crates/edges/protocol" => on == "crates/core",
         _ if from.starts_with("crates/drivers/") => on == "crates/core",

@@ -20,6 +20,7 @@ python|python3|python3
 nspawn|systemd-nspawn debootstrap nsenter|systemd-container debootstrap util-linux
 prometheus|promtool|prometheus
 proxies|haproxy wrk|haproxy wrk
+fuzzing|c++|g++
 TABLE
 }
 

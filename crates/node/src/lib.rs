@@ -8,6 +8,8 @@ mod control;
 mod data_directory;
 mod datasets;
 mod fault_points;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod gate_log;
 mod journal;
 mod ledger;

@@ -182,6 +182,20 @@ fn checksum(length: u32, body: &[u8]) -> u64 {
     xxh3_64(body) ^ u64::from(length).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
+/// What the fuzzer cannot guess.
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    /// A body with its length and checksum before it.
+    #[must_use]
+    pub fn framed(body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let mut framed = length.to_le_bytes().to_vec();
+        framed.extend_from_slice(&super::checksum(length, body).to_le_bytes());
+        framed.extend_from_slice(body);
+        framed
+    }
+}
+
 fn decode_changes(reader: &mut Reader<'_>) -> Result<Body, RecordError> {
     let flags = reader.u8()?;
     let numbered = if flags & 1 != 0 {

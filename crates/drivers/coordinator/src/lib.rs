@@ -18,6 +18,8 @@ mod answer;
 mod connection;
 mod driver;
 mod fenced;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod json;
 mod layout;
 mod look;

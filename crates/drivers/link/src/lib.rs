@@ -23,6 +23,8 @@ mod dial;
 mod door;
 mod driver;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod pace;
 pub mod redo;
 mod wall;

@@ -407,6 +407,23 @@ struct EventReader {
     ready: VecDeque<Event>,
 }
 
+/// Entrances for the fuzzer.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    use super::{EVENT_BYTES_MAX, EventReader};
+
+    pub(crate) fn events(bytes: &[u8]) {
+        let (mut whole, mut pieces) = (EventReader::default(), EventReader::default());
+        let taken = whole.take_in(bytes);
+        let all = bytes.chunks(7).all(|piece| pieces.take_in(piece));
+        assert_eq!(taken, all);
+        if taken {
+            assert_eq!(whole.ready, pieces.ready);
+        }
+        assert!(whole.line.len() <= EVENT_BYTES_MAX + 1);
+    }
+}
+
 impl EventReader {
     /// False when an event is larger than is kept.
     fn take_in(&mut self, bytes: &[u8]) -> bool {

@@ -9,6 +9,8 @@
 
 pub mod client;
 mod connections;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod occasionally;
 pub mod pool;
 pub mod server;

@@ -535,6 +535,20 @@ fn unfit(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the answer cannot be read: {why}"))
 }
 
+/// Entrances for the fuzzer.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    use super::{Head, find_end};
+
+    pub(crate) fn head(bytes: &[u8]) {
+        let end = find_end(bytes, 0);
+        if let Some(end) = end {
+            assert_eq!(find_end(bytes, end.saturating_sub(7)), Some(end));
+            let _ = Head::parse(&bytes[..end]);
+        }
+    }
+}
+
 /// A number as text, without an allocation.
 struct Digits {
     bytes: [u8; 20],

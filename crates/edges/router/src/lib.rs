@@ -17,6 +17,8 @@ pub mod desk;
 pub mod fact;
 pub mod follower;
 pub mod front;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod look;
 mod meters;
 pub mod service;

@@ -92,6 +92,14 @@ fn quickly(body: &[u8]) -> Option<Told> {
     whole.then_some(Told { error_no, epoch, perhaps_executed: false })
 }
 
+/// Whether a quick look sees what a whole one sees, wherever there is something to see.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn compare(body: &[u8]) {
+    if let (Some(quick), Some(slow)) = (quickly(body), slowly(body)) {
+        assert_eq!((quick.error_no, quick.epoch), (slow.error_no, slow.epoch));
+    }
+}
+
 fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let end = bytes.iter().position(|byte| !byte.is_ascii_digit()).filter(|end| *end > 0)?;
     let number = bytes[..end]

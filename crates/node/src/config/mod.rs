@@ -340,6 +340,22 @@ fn layered<T: serde::de::DeserializeOwned>(
         .map_err(|error| vec![error.to_string()])
 }
 
+/// Entrances for the fuzzer.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    use super::{BTreeMap, NodeConfig, RouterConfig};
+
+    pub(crate) fn both(text: &str) {
+        let environment = BTreeMap::new();
+        for problems in [
+            NodeConfig::parse(text, &environment).err(),
+            RouterConfig::parse(text, &environment).err(),
+        ] {
+            assert!(problems.is_none_or(|problems| !problems.is_empty()), "refused without a word");
+        }
+    }
+}
+
 impl NodeConfig {
     /// Reads the file and the environment of this process.
     pub(crate) fn read(file: &Path) -> Result<Self, ConfigError> {

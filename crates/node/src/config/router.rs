@@ -166,7 +166,10 @@ impl RouterConfig {
         Ok(config)
     }
 
-    fn parse(text: &str, environment: &BTreeMap<String, String>) -> Result<Self, Vec<String>> {
+    pub(super) fn parse(
+        text: &str,
+        environment: &BTreeMap<String, String>,
+    ) -> Result<Self, Vec<String>> {
         check_keys(text, environment, keys::ROUTER)?;
         let config: Self = layered(text, environment, &[])?;
         let problems = config.validate();

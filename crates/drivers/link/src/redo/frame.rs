@@ -257,6 +257,23 @@ pub(super) fn read_held(input: &mut impl Read) -> Result<u64, RedoFrameError> {
     }
 }
 
+/// Entrances for the fuzzer.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    use super::{read_follow, read_from_master, read_held};
+
+    pub(crate) fn frames(bytes: &[u8]) {
+        let mut master = bytes;
+        while read_from_master(&mut master).is_ok() {}
+        let mut standby = bytes;
+        if read_follow(&mut standby).is_ok() {
+            while read_held(&mut standby).is_ok() {}
+        }
+        let mut held = bytes;
+        while read_held(&mut held).is_ok() {}
+    }
+}
+
 // --- bytes
 
 pub(super) fn write(out: &mut impl Write, tag: u8, parts: &[&[u8]]) -> io::Result<()> {

@@ -20,6 +20,8 @@ mod ship;
 pub use feed::Feed;
 pub use follow::{MasterLine, OpenLog, dial};
 pub use frame::RedoFrameError;
+#[cfg(feature = "fuzzing")]
+pub(crate) use frame::fuzzing;
 pub(crate) use frame::{Introduction, decode_follow, encode_follow};
 pub use ship::{LogReader, Shipment, Standby, Start, ship};
 

@@ -29,7 +29,7 @@ const ROUNDS: usize = 3;
 /// Connections that do nothing, to see what one costs.
 const IDLE: usize = 1_000;
 /// For how long they do nothing before it is looked at.
-const IDLE_FOR: std::time::Duration = std::time::Duration::from_secs(3);
+const IDLE_FOR: Duration = Duration::from_secs(3);
 
 /// Requests a second of both, and what they cost in memory.
 pub(super) fn against_haproxy(connections: usize, seconds: u64) -> Result<Value> {
