@@ -61,6 +61,9 @@ impl Acceptor {
         let own = SingleCertAndKey::from(Arc::clone(&own.key));
         let mut config =
             builder.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(own));
+        // No tickets for later connections: they would cost a clients' crowd a signature less, come
+        // unasked on every connection, and be bytes to read to clients that only wait for an answer.
+        config.send_tls13_tickets = 0;
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(Self { config: Arc::new(config) })
     }

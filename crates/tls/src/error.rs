@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::identity::bare;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
 /// Why a file cannot be used, or why there is no such side of a connection.
@@ -80,7 +81,7 @@ pub fn explain(error: &io::Error) -> Option<String> {
                 if presented.is_empty() {
                     "no name at all".to_owned()
                 } else {
-                    presented.join(", ")
+                    presented.iter().map(|name| bare(name)).collect::<Vec<_>>().join(", ")
                 }
             ),
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {

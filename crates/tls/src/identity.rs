@@ -149,6 +149,22 @@ impl Identity {
         own.key.cert.first().is_some_and(|certificate| has_name(certificate, host))
     }
 
+    /// The names that our certificate is for.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let first = self.own.as_ref().and_then(|own| own.key.cert.first());
+        let Some(Ok(parsed)) = first.map(ParsedCertificate::try_from) else { return Vec::new() };
+        // Whoever asks for a name that is none is told of those that are.
+        let Ok(nobody) = ServerName::try_from("names.invalid") else { return Vec::new() };
+        match rustls::client::verify_server_name(&parsed, &nobody) {
+            Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+                presented,
+                ..
+            })) => presented.iter().map(|name| bare(name).to_owned()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The side that accepts, of connections on which the other side need not say who it is. Over them
     /// go these protocols (ALPN); one who names none is taken as well.
     pub fn server(&self, protocols: &[&[u8]]) -> Result<Acceptor, TlsError> {
@@ -200,6 +216,12 @@ impl Identity {
         }
         doubts
     }
+}
+
+/// A name as it is written, without its kind: `DnsName("x")` is x.
+pub(crate) fn bare(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(name).trim_matches('"')
 }
 
 /// Whether a certificate is for this host.

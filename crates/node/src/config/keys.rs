@@ -109,7 +109,7 @@ pub(super) const NODE: &[(&str, Key)] = &[
     ("hooks", Later),
     ("alerts", Table(&[("webhook", Value)])),
     ("control", Table(&[("act", Value), ("switches_per_hour", Value)])),
-    ("admin", Table(&[("token_file", Value), ("read_token_file", Value)])),
+    ("admin", Table(&[("token_file", Value), ("read_token_file", Value), ("hosts", Value)])),
     ("tls", TLS),
 ];
 
@@ -118,7 +118,7 @@ pub(super) const ROUTER: &[(&str, Key)] = &[
     ("pair", Value),
     ("listen", Table(&[("client", Value), ("admin", Value)])),
     ("nodes", Tables(&[("name", Value), ("client", Value), ("admin", Value)])),
-    ("admin", Table(&[("read_token_file", Value)])),
+    ("admin", Table(&[("read_token_file", Value), ("hosts", Value)])),
     ("tls", TLS),
     ("vsoa", Later),
     ("services", Later),

@@ -7,7 +7,7 @@
 mod keys;
 pub(crate) mod router;
 mod services;
-mod tls;
+pub(crate) mod tls;
 pub(crate) mod users;
 mod words;
 
@@ -18,10 +18,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hotpair_http::Url;
 use hotpair_tls::Identity;
 use serde::{Deserialize, Deserializer};
 
-pub(crate) use self::router::RouterConfig;
+pub(crate) use self::router::{RoutedNode, RouterConfig};
 pub(crate) use self::services::{ServiceCheck, ServiceConfig};
 pub(crate) use self::tls::Tls;
 use self::users::Users;
@@ -260,6 +261,9 @@ pub(crate) struct Admin {
     pub(crate) token_file: Option<PathBuf>,
     /// The bearer token that a GET from elsewhere than loopback needs.
     pub(crate) read_token_file: Option<PathBuf>,
+    /// Names by which this node's admin HTTP is asked from its own machine, besides addresses,
+    /// localhost, the machine's name and those of the certificate.
+    pub(crate) hosts: Vec<String>,
 }
 
 /// A length of time as operators write it: `200ms`, `4s`.
@@ -345,7 +349,8 @@ impl NodeConfig {
         let mut config = Self::parse(&text, &environment).map_err(fail)?;
         let folder = file.parent().unwrap_or(Path::new(""));
         config.read_users(folder).map_err(fail)?;
-        config.identity = config.tls.read(folder).map_err(fail)?;
+        config.tls = config.tls.below(folder);
+        config.identity = config.tls.read().map_err(fail)?;
         Ok(config)
     }
 
@@ -363,7 +368,8 @@ impl NodeConfig {
     /// Parses the file's text and the environment's variables that begin with the prefix.
     fn parse(text: &str, environment: &BTreeMap<String, String>) -> Result<Self, Vec<String>> {
         check_keys(text, environment, keys::NODE)?;
-        let config: Self = layered(text, environment, &["coordinator.zookeeper.servers"])?;
+        let config: Self =
+            layered(text, environment, &["coordinator.zookeeper.servers", "admin.hosts"])?;
         let problems = config.validate();
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
@@ -383,15 +389,15 @@ impl NodeConfig {
             ("admin.read_token_file", &self.admin.read_token_file),
         ] {
             if let Some(file) = file
-                && let Err(error) = std::fs::metadata(file)
+                && let Err(problem) = tls::check_secret(key, file)
             {
-                problems.push(format!("{key} = {:?}: {error}", file.display()));
+                problems.push(problem);
             }
         }
         if let Some(url) = &self.alerts.webhook
-            && !url.starts_with("http://")
+            && let Err(error) = url.parse::<Url>()
         {
-            problems.push(format!("alerts.webhook = {url:?}: must begin with http://"));
+            problems.push(format!("alerts.webhook: {error}"));
         }
         problems
     }

@@ -55,6 +55,8 @@ async fn both_sides_meet_and_know_each_other() {
     let b = authority.identity("b", &["10.9.9.9", "trade"]);
     assert!(a.warnings().is_empty(), "{:?}", a.warnings());
     assert!(a.is_named("127.0.0.1") && a.is_named("trade") && !a.is_named("10.9.9.9"));
+    assert_eq!(a.names(), ["127.0.0.1", "trade"]);
+    assert!(Identity::nobody().names().is_empty());
     let (server, client) = (a.mutual_server(LINK).unwrap(), b.client(LINK).unwrap());
     let (accepted, dialled) = meet(&server, &client).await;
     let (accepted, dialled) = (accepted.unwrap(), dialled.unwrap());
@@ -66,7 +68,7 @@ async fn both_sides_meet_and_know_each_other() {
     let (server, client) = (b.mutual_server(LINK).unwrap(), a.client(LINK).unwrap());
     let (_, dialled) = meet(&server, &client).await;
     let why = said(dialled);
-    assert!(why.contains("not for \"127.0.0.1\" but for") && why.contains("10.9.9.9"), "{why}");
+    assert!(why.ends_with("not for \"127.0.0.1\" but for 10.9.9.9, trade"), "{why}");
     let (accepted, dialled) = meet(&server, &client.clone().named("trade").unwrap()).await;
     assert!(accepted.is_ok() && dialled.is_ok());
     assert!(client.named("no name").is_err());
