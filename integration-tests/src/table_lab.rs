@@ -11,6 +11,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
+use hotpair_lab::certificates::Certificates;
 use hotpair_lab::checker::{Enough, Fault, History, Report, Request, check_run};
 use hotpair_lab::load::now_ns;
 use hotpair_lab::node::{Pair, hotpair};
@@ -38,6 +39,8 @@ pub struct Options {
     pub planted: Option<Planted>,
     /// Set in the environment of both nodes.
     pub environment: Vec<(String, String)>,
+    /// Both nodes speak TLS, with certificates in [`TableLab::certificates`].
+    pub tls: bool,
 }
 
 /// Which bug the planted binary has.
@@ -57,6 +60,7 @@ impl Default for Options {
             binary: None,
             planted: None,
             environment: Vec::new(),
+            tls: false,
         }
     }
 }
@@ -66,6 +70,8 @@ impl Default for Options {
 pub struct TableLab {
     /// The nodes.
     pub pair: Pair,
+    /// What they speak TLS with.
+    pub certificates: Option<Certificates>,
     /// Their ZooKeeper.
     pub zookeeper: ZooKeeper,
     /// In front of each node's link, if asked for.
@@ -107,9 +113,10 @@ impl TableLab {
                 node.binary = Some(hotpair_lab::node::planted_hotpair()?);
             }
         }
+        let certificates = if options.tls { Some(secure(&mut pair, &scratch)?) } else { None };
         let log = Arc::new(RequestLog::create(&scratch.join("requests.jsonl"))?);
         let faults = Vec::new();
-        let mut lab = Self { pair, zookeeper, relays, faults, user, log, scratch };
+        let mut lab = Self { pair, certificates, zookeeper, relays, faults, user, log, scratch };
         if let Some(planted) = options.planted {
             lab.plant(planted);
         }
@@ -332,3 +339,14 @@ pub fn users_file(path: &Path, user: &User) -> Result<String> {
 pub const ATTEMPT_LIMIT: Duration = Duration::from_millis(500);
 const PLANTED_BUG: &str = "HOTPAIR_PLANTED_BUG";
 const TAIL_LINES: usize = 40;
+
+/// Gives both nodes certificates for their address and the pair's name.
+fn secure(pair: &mut Pair, scratch: &Scratch) -> Result<Certificates> {
+    let certificates = Certificates::new(&scratch.join("certificates"))?;
+    for node in &mut pair.nodes {
+        let (name, address) = (node.settings.node.clone(), node.settings.client.ip().to_string());
+        certificates.issue(&name, &[&address, &node.settings.pair])?;
+        node.settings.more.push_str(&certificates.section(&name));
+    }
+    Ok(certificates)
+}

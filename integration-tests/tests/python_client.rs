@@ -47,7 +47,11 @@ impl Live {
     fn start(lab: &TableLab) -> Result<Self> {
         let addresses: Vec<String> =
             lab.pair.nodes.iter().map(|node| node.settings.client.to_string()).collect();
-        let mut process = python(&["tests/live.py"])
+        let mut command = python(&["tests/live.py"]);
+        if let Some(certificates) = &lab.certificates {
+            command.env("HOTPAIR_TLS_AUTHORITY", certificates.authority());
+        }
+        let mut process = command
             .env("HOTPAIR_TARGETS", addresses.join(","))
             .env("HOTPAIR_USER", &lab.user.name)
             .env("HOTPAIR_PASSWORD", &lab.user.password)
@@ -96,6 +100,24 @@ fn the_client_lives_through_a_kill_a_switch_and_a_freeze_and_counts_once() {
     serves(&lab.pair, 1 - master).unwrap();
     lab.thaw(master).unwrap();
     lab.in_sync().unwrap();
+    counted_once(&mut live);
+}
+
+#[test]
+fn the_client_speaks_tls() {
+    let _turn = Exclusive::acquire().unwrap();
+    let mut lab = TableLab::new(&Options { tls: true, ..Options::default() }).unwrap();
+    let mut live = Live::start(&lab).unwrap();
+    assert_eq!(live.line().unwrap(), "counting");
+    let master = lab.in_sync().unwrap();
+    lab.kill(master).unwrap();
+    serves(&lab.pair, 1 - master).unwrap();
+    lab.start(master).unwrap();
+    lab.in_sync().unwrap();
+    counted_once(&mut live);
+}
+
+fn counted_once(live: &mut Live) {
     writeln!(live.process.stdin.take().unwrap(), "enough").unwrap();
     let said: Value = serde_json::from_str(&live.line().unwrap()).unwrap();
     let check = || -> Result<()> {

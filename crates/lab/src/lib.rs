@@ -9,6 +9,7 @@
 //! [`checker`] judges a history from outside. Nothing here shares code with the product: what it says
 //! does not rest on what the product believes.
 
+pub mod certificates;
 pub mod checker;
 pub mod dice;
 pub mod http;

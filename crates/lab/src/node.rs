@@ -302,7 +302,7 @@ impl Node {
     }
 
     fn write_config(&self) -> Result<PathBuf> {
-        let token_file = self.scratch.write("admin.token", TOKEN)?;
+        let token_file = self.scratch.write_secret("admin.token", TOKEN)?;
         fs::create_dir_all(&self.settings.directory)?;
         self.scratch.write("config.toml", self.settings.toml(&token_file))
     }

@@ -57,7 +57,7 @@ impl Router {
     /// Starts it and waits until its admin HTTP answers.
     pub fn start(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the router runs already");
-        let token = self.scratch.write("read.token", TOKEN)?;
+        let token = self.scratch.write_secret("read.token", TOKEN)?;
         let mut text = format!("pair = {:?}\n", self.pair);
         let quoted = |text: &dyn ToString| format!("{:?}", text.to_string());
         let (client, admin) = (quoted(&self.client), quoted(&self.admin));

@@ -47,6 +47,17 @@ impl Scratch {
     }
 }
 
+impl Scratch {
+    /// The same for what nobody else on this machine may read.
+    pub fn write_secret(&self, name: &str, text: impl AsRef<[u8]>) -> Result<PathBuf> {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.write(name, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+            .with_context(|| format!("cannot close {}", path.display()))?;
+        Ok(path)
+    }
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         if env::var_os("HOTPAIR_KEEP").is_none() {

@@ -8,9 +8,9 @@ use hotpair_gateway::{
     Catalogue, ClientParts, ClientService, ClientSettings, Gate, Meters, Passwords, Sessions,
     Tables, Whereabouts,
 };
-use hotpair_http::{Counters, Limits};
+use hotpair_http::{Counters, Door, Limits};
 
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, tls};
 use crate::datasets::Datasets;
 
 /// What the clients' side is made of.
@@ -60,7 +60,8 @@ impl Business {
         let turns = counters.clone();
         runtime.spawn(service.keep_sweeping());
         runtime.spawn(service.keep_finishing_calls());
-        runtime.spawn(hotpair_http::serve(listener, Limits::client(), service, turns));
+        let door = Door::new(listener, tls::acceptor(config.identity.as_deref())?);
+        runtime.spawn(hotpair_http::serve(door, Limits::client(), service, turns));
         // Lives as long as the process: what it serves is cut by the gate, not by its end.
         std::mem::forget(runtime);
         Ok(Self { meters, counters })

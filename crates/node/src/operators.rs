@@ -10,11 +10,11 @@ use hotpair_admin::{
 };
 use hotpair_core::pair::identity::Epoch;
 use hotpair_gateway::{Gate, Meters};
-use hotpair_http::{Counters, Limits};
+use hotpair_http::{Counters, Door, Limits};
 use hotpair_protocol::RequestTotals;
 use tokio::sync::{mpsc, watch};
 
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, tls};
 use crate::tables::Figures;
 
 /// What the operators' side is given.
@@ -55,6 +55,7 @@ pub(crate) fn start(
     meters: Arc<Meters>,
     tables: Arc<Figures>,
 ) -> Result<Arc<Counters>> {
+    let identity = config.identity.as_deref();
     let read = |file: &Option<PathBuf>| -> Result<Option<String>> {
         let Some(file) = file else { return Ok(None) };
         let text = std::fs::read_to_string(file)
@@ -70,14 +71,22 @@ pub(crate) fn start(
         health: shown.health,
         live: Arc::new(AtThisMoment { gate, meters, tables }),
         tokens,
+        hosts: tls::hosts(identity, &config.admin.hosts),
         commands: shown.commands,
         services: shown.services,
     };
-    let webhook = config
-        .alerts
-        .webhook
-        .as_ref()
-        .map(|url| Webhook::new(WebhookSettings::new(url), shown.snapshots));
+    let acceptor = tls::acceptor(identity)?;
+    let webhook = match &config.alerts.webhook {
+        Some(url) => {
+            let settings = WebhookSettings {
+                dialler: tls::dialler_of_the_world(identity, url)?,
+                scheme: if acceptor.is_some() { "https" } else { "http" },
+                ..WebhookSettings::new(url)
+            };
+            Some(Webhook::new(settings, shown.snapshots))
+        }
+        None => None,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let address = config.listen.admin;
     let listener = runtime
@@ -91,7 +100,9 @@ pub(crate) fn start(
                 tokio::spawn(webhook.run());
             }
             let service = Arc::new(AdminService::new(state));
-            hotpair_http::serve(listener, Limits::admin(), service, turns).await;
+            // What keepalived, systemd and operators ask on the node itself needs no certificate.
+            let door = Door::new(listener, acceptor).with_plain_from_loopback();
+            hotpair_http::serve(door, Limits::admin(), service, turns).await;
         });
     })?;
     Ok(counters)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hotpair_core::pair::identity::Epoch;
 use hotpair_core::pair::switchover::{SwitchoverPhase as CorePhase, SwitchoverReport};
 use hotpair_core::pair::view::View;
-use hotpair_http::{Bytes, Handler, Method, Refusal, Request, Response, StatusCode};
+use hotpair_http::{Bytes, Handler, Hosts, Method, Refusal, Request, Response, StatusCode};
 use hotpair_protocol::{
     OrderAnswer, PromoteBody, RequestTotals, Role, SwitchoverAnswer, SwitchoverBody,
     SwitchoverPhase,
@@ -87,6 +87,8 @@ pub struct AdminState {
     pub live: Arc<dyn Live>,
     /// Who may do what.
     pub tokens: Tokens,
+    /// The names by which this node is asked from its own machine.
+    pub hosts: Hosts,
     /// Where orders go. When it is full they are refused.
     pub commands: mpsc::Sender<AdminCommand>,
     /// Servers of other people.
@@ -260,6 +262,9 @@ impl AdminService {
 impl Handler for AdminService {
     async fn handle(self: Arc<Self>, request: Request) -> Response {
         let path = request.path.as_str();
+        if !self.state.hosts.accept(&request) {
+            return Response::text(StatusCode::MISDIRECTED_REQUEST, STRANGE_HOST);
+        }
         match request.method {
             Method::GET | Method::HEAD => {
                 if self.state.tokens.may_look(&request) != Permission::Granted {
@@ -282,7 +287,7 @@ impl Handler for AdminService {
         let status = match refusal {
             Refusal::Full { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Refusal::BodyBroken(_) => StatusCode::BAD_REQUEST,
+            Refusal::BodyBroken(_) | Refusal::PlainText => StatusCode::BAD_REQUEST,
         };
         Response::text(status, format!("{refusal}\n"))
     }
@@ -447,6 +452,9 @@ const LOOKS: [&str; 12] = [
 const ORDERS: [&str; 5] = ["/switchover", "/promote", "/adopt", "/master", "/backup"];
 /// Public names that later versions fill.
 const NOT_BUILT: [&str; 4] = ["/", "/timeline", "/doctor", "/maintenance"];
+/// What is said to a request that names somebody else.
+const STRANGE_HOST: &str = "the Host of this request is none of this node's names: ask for its address, \
+                            or write the name into admin.hosts\n";
 /// Event streams at a time: routers and a few people.
 const FOLLOWERS_MAX: usize = 64;
 /// Events that wait for one follower.

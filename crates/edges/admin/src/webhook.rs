@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use hotpair_core::pair::alert::AlertName;
 use hotpair_core::services::dataset::Value;
-use hotpair_http::{Occasionally, client};
+use hotpair_http::{Dialler, Occasionally};
 use hotpair_protocol::AlertmanagerAlert;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -20,10 +20,14 @@ use tokio::time::{Instant, sleep_until};
 use crate::snapshot::{AlertRecord, Snapshot, severity};
 
 /// Where to post, and how often.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct WebhookSettings {
-    /// `http://host:port/api/v2/alerts`.
+    /// `http://host:port/api/v2/alerts`, or `https://`.
     pub url: String,
+    /// How it is reached.
+    pub dialler: Dialler,
+    /// `http` or `https`: how operators reach this node, for the links in alerts.
+    pub scheme: &'static str,
     /// Between two posts of an alert that goes on firing.
     pub repeat: Duration,
     /// For one post.
@@ -36,6 +40,8 @@ impl WebhookSettings {
     pub fn new(url: &str) -> Self {
         Self {
             url: url.to_owned(),
+            dialler: Dialler::plain(),
+            scheme: "http",
             repeat: Duration::from_secs(30),
             timeout: Duration::from_secs(5),
         }
@@ -78,10 +84,10 @@ impl Webhook {
     async fn post(&mut self, snapshot: &Snapshot) {
         let letters = self.outbox.letters();
         let alerts: Vec<AlertmanagerAlert> =
-            letters.iter().map(|letter| alertmanager_alert(snapshot, letter)).collect();
+            letters.iter().map(|letter| self.alertmanager_alert(snapshot, letter)).collect();
         let body = serde_json::to_vec(&alerts).expect("the public words are JSON");
-        let WebhookSettings { url, timeout, .. } = &self.settings;
-        let failure = match client::post_json(url, &[], body, *timeout).await {
+        let WebhookSettings { url, timeout, dialler, .. } = &self.settings;
+        let failure = match dialler.post_json(url, &[], body, *timeout).await {
             Ok(answer) if answer.status.is_success() => None,
             Ok(answer) => Some(format!("status {}", answer.status)),
             Err(error) => Some(error.to_string()),
@@ -94,6 +100,25 @@ impl Webhook {
                     tracing::warn!(failure, left_out, "the webhook did not take our alerts");
                 }
             }
+        }
+    }
+
+    fn alertmanager_alert(&self, snapshot: &Snapshot, letter: &Letter) -> AlertmanagerAlert {
+        let record = &letter.record;
+        let text = |text: &str| text.to_owned();
+        let labels = [
+            (text("alertname"), text(record.name.as_str())),
+            (text("pair"), snapshot.pair.clone()),
+            (text("severity"), text(severity(record.name))),
+        ];
+        let annotations =
+            [(text("summary"), record.text.clone()), (text("node"), snapshot.node.clone())];
+        AlertmanagerAlert {
+            labels: labels.into(),
+            annotations: annotations.into(),
+            starts_at: rfc3339(record.since_wall_ms),
+            ends_at: record.ended_wall_ms.map(rfc3339),
+            generator_url: format!("{}://{}/why", self.settings.scheme, snapshot.addresses.admin),
         }
     }
 }
@@ -207,25 +232,6 @@ fn is_newer(record: &AlertRecord, than: &AlertRecord) -> bool {
         // Its end: of this firing or of a later one, not of one before it.
         (Some(_), None) => record.since_wall_ms >= than.since_wall_ms,
         (Some(ended), Some(other)) => ended > other,
-    }
-}
-
-fn alertmanager_alert(snapshot: &Snapshot, letter: &Letter) -> AlertmanagerAlert {
-    let record = &letter.record;
-    let text = |text: &str| text.to_owned();
-    let labels = [
-        (text("alertname"), text(record.name.as_str())),
-        (text("pair"), snapshot.pair.clone()),
-        (text("severity"), text(severity(record.name))),
-    ];
-    let annotations =
-        [(text("summary"), record.text.clone()), (text("node"), snapshot.node.clone())];
-    AlertmanagerAlert {
-        labels: labels.into(),
-        annotations: annotations.into(),
-        starts_at: rfc3339(record.since_wall_ms),
-        ends_at: record.ended_wall_ms.map(rfc3339),
-        generator_url: format!("http://{}/why", snapshot.addresses.admin),
     }
 }
 

@@ -1,9 +1,11 @@
 //! The client: the addresses, and what is done without a session.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hotpair_http::{Bytes, Url};
+use hotpair_http::{Bytes, Dialler, Url};
+use hotpair_tls::{Files, Identity, TlsError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -19,6 +21,7 @@ use crate::wire::{Ask, Availability, Wire};
 pub struct ClientBuilder {
     targets: Vec<String>,
     connect_limit: Duration,
+    authority: Option<PathBuf>,
     settings: Settings,
 }
 
@@ -36,6 +39,7 @@ impl Client {
         ClientBuilder {
             targets: Vec::new(),
             connect_limit: Duration::from_secs(1),
+            authority: None,
             settings: Settings { call_limit: Duration::from_secs(30), log_in_again: false },
         }
     }
@@ -71,8 +75,8 @@ impl Client {
 }
 
 impl ClientBuilder {
-    /// Both routers' client addresses, or both nodes': `http://host:port` or `host:port`. The first
-    /// one is tried first.
+    /// Both routers' client addresses, or both nodes': `https://host:port`, `http://host:port`, or
+    /// `host:port`, which is `https` if an authority is given. The first one is tried first.
     #[must_use]
     pub fn targets(mut self, targets: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.targets = targets.into_iter().map(Into::into).collect();
@@ -93,6 +97,15 @@ impl ClientBuilder {
         self
     }
 
+    /// A file (PEM) with the authorities that sign the pair's certificates: TLS is spoken, and nobody
+    /// else is trusted. Without it an `https` target must be signed by somebody whom this machine
+    /// trusts.
+    #[must_use]
+    pub fn authority(mut self, file: impl Into<PathBuf>) -> Self {
+        self.authority = Some(file.into());
+        self
+    }
+
     /// Log in again by itself when the session is over (it was silent for too long, or the tables were
     /// emptied). Off by default: whoever logs in anew may have to rebuild something. Keeps the
     /// password in memory.
@@ -109,18 +122,43 @@ impl ClientBuilder {
             let got = self.targets.len();
             return Err(bad(format!("a client needs 1 to {TARGETS_MAX} targets, and has {got}")));
         }
-        let mut addresses = Vec::new();
+        let mut urls = Vec::new();
         for target in self.targets {
-            let url = if target.contains("://") { target } else { format!("http://{target}") };
+            let scheme = if self.authority.is_some() { "https" } else { "http" };
+            let url = if target.contains("://") { target } else { format!("{scheme}://{target}") };
             let url: Url = url.parse().map_err(|error| bad(format!("{error}")))?;
             if url.path != "/" || !is_address(&url.address) {
-                return Err(bad(format!("{url}: give http://HOST:PORT, and no more")));
+                return Err(bad(format!("{url}: give https://HOST:PORT, and no more")));
             }
-            addresses.push(url.address);
+            urls.push(url);
         }
-        let wire = Arc::new(Wire::new(addresses, self.connect_limit));
+        // Nodes name each other without a scheme: there is one for all.
+        let secure = urls[0].secure;
+        if let Some(other) = urls.iter().find(|url| url.secure != secure) {
+            let (one, other) = (urls[0].origin(), other.origin());
+            return Err(bad(format!("{one} and {other}: all targets speak TLS, or none does")));
+        }
+        if !secure && self.authority.is_some() {
+            let one = urls[0].origin();
+            return Err(bad(format!("{one}: with an authority given it must be https://")));
+        }
+        let dialler = if secure { dialler(self.authority)? } else { Dialler::plain() };
+        let addresses = urls.into_iter().map(|url| url.address).collect();
+        let wire = Arc::new(Wire::new(addresses, self.connect_limit, dialler));
         Ok(Client { wire, settings: self.settings })
     }
+}
+
+/// How servers are reached that speak TLS.
+fn dialler(authority: Option<PathBuf>) -> Result<Dialler, Error> {
+    let bad = |error: &TlsError| Error::Configuration(error.to_string());
+    let connector = match authority {
+        Some(_) => Identity::load(&Files { authority, ..Files::default() })
+            .map_err(|errors| bad(&errors[0]))?
+            .client(&[b"http/1.1"]),
+        None => Identity::nobody().client_of_the_world(&[b"http/1.1"]),
+    };
+    connector.map(Dialler::with_tls).map_err(|error| bad(&error))
 }
 
 const TARGETS_MAX: usize = 4;
@@ -133,8 +171,15 @@ mod tests {
     fn addresses_that_cannot_be_asked_make_no_client() {
         let build = |targets: &[&str]| Client::builder().targets(targets.to_vec()).build();
         assert!(build(&["127.0.0.1:7000", "http://b:7000"]).is_ok());
-        for bad in [&[][..], &["https://a:1"], &["http://a:1/v1"], &["a b:1"], &["a:1"; 5]] {
+        for bad in
+            [&[][..], &["https://a:1", "http://b:1"], &["http://a:1/v1"], &["a b:1"], &["a:1"; 5]]
+        {
             assert!(matches!(build(bad), Err(Error::Configuration(_))), "{bad:?}");
         }
+        let trusting = |target: &str| Client::builder().authority("/nowhere.pem").targets([target]);
+        let error = trusting("a:1").build().expect_err("there is no such file").to_string();
+        assert!(error.contains("/nowhere.pem"), "{error}");
+        let error = trusting("http://a:1").build().expect_err("it is not https").to_string();
+        assert!(error.contains("must be https"), "{error}");
     }
 }

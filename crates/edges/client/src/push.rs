@@ -85,12 +85,12 @@ impl Push {
         let mut pause = 0;
         loop {
             let (address, token) = (wire.choose(), self.shared.login().token.clone());
-            let (url, bearer) = (format!("http://{address}/v1/push"), format!("Bearer {token}"));
+            let (url, bearer) = (wire.url(&address, "/v1/push"), format!("Bearer {token}"));
             let mut headers = vec![("authorization", bearer.as_str())];
             if self.takes && !self.last_id.is_empty() {
                 headers.push(("last-event-id", &self.last_id));
             }
-            let opened = Events::open_or_answer(&url, &headers, OPEN_LIMIT).await;
+            let opened = wire.dialler().open_events_or_answer(&url, &headers, OPEN_LIMIT).await;
             let heard = match opened {
                 Ok(Opened::Stream(events)) => {
                     self.events = Some(events);

@@ -129,7 +129,8 @@ impl Targets {
             return; // somebody has been led on since
         }
         let named = envelope.data.get("master").and_then(|master| master.as_str());
-        let named = named.map(|address| address.trim_start_matches("http://"));
+        let named =
+            named.map(|address| address.split_once("://").map_or(address, |(_, address)| address));
         if let Some(address) = named.filter(|address| is_address(address)) {
             self.preferred = self.place_of(address);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use hotpair_http::{Answer, Bytes, ClientError, Connection, Method, StatusCode, client};
+use hotpair_http::{Answer, Bytes, ClientError, Connection, Dialler, Method, StatusCode};
 use hotpair_protocol::{Envelope, ErrorNumber};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -54,17 +54,19 @@ pub(crate) struct Wire {
     heard_at: Mutex<BTreeMap<String, Moment>>,
     availability: watch::Sender<Availability>,
     connect_limit: Duration,
+    dialler: Dialler,
     start: Instant,
 }
 
 impl Wire {
-    pub(crate) fn new(addresses: Vec<String>, connect_limit: Duration) -> Self {
+    pub(crate) fn new(addresses: Vec<String>, connect_limit: Duration, dialler: Dialler) -> Self {
         Self {
             targets: Mutex::new(Targets::new(addresses)),
             idle: Mutex::default(),
             heard_at: Mutex::default(),
             availability: watch::Sender::new(Availability::Unknown),
             connect_limit,
+            dialler,
             start: Instant::now(),
         }
     }
@@ -178,7 +180,7 @@ impl Wire {
                 }
             }
         }
-        Connection::connect(address, self.connect_limit).await
+        self.dialler.connect(&self.url(address, ""), self.connect_limit).await
     }
 
     fn keep(&self, address: &str, connection: Connection) {
@@ -200,8 +202,8 @@ impl Wire {
         if heard_at.is_some_and(|at| self.now().saturating_sub(at) < recently) {
             return true;
         }
-        let url = format!("http://{address}/v1/functions");
-        let probe = timeout(PROBE_LIMIT, client::get(&url, PROBE_LIMIT)).await;
+        let url = self.url(address, "/v1/functions");
+        let probe = timeout(PROBE_LIMIT, self.dialler.get(&url, PROBE_LIMIT)).await;
         let alive = probe.is_ok_and(|probe| {
             probe.is_ok_and(|answer| {
                 matches!(heard(&answer), Heard::Answer(envelope)
@@ -215,6 +217,16 @@ impl Wire {
             self.idle().remove(address);
         }
         alive
+    }
+
+    /// A path at an address.
+    pub(crate) fn url(&self, address: &str, path: &str) -> String {
+        let scheme = if self.dialler.speaks_tls() { "https" } else { "http" };
+        format!("{scheme}://{address}{path}")
+    }
+
+    pub(crate) fn dialler(&self) -> &Dialler {
+        &self.dialler
     }
 
     fn now(&self) -> Moment {

@@ -1,49 +1,22 @@
 //! The admin API of the nodes, as the commands ask it: all nodes at once, each within one limit.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use hotpair_http::client;
-use hotpair_http::{ClientError, StatusCode, Url};
+use hotpair_http::{Dialler, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use crate::origin::Origin;
 
 /// Looks are answered by the control thread at once; a node that takes longer is not well.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
 /// The nodes of a pair on one machine with the example configuration.
-pub(crate) const DEFAULTS: [&str; 2] = ["http://127.0.0.1:7101", "http://127.0.0.1:7201"];
+pub(crate) const DEFAULTS: [&str; 2] = ["127.0.0.1:7101", "127.0.0.1:7201"];
 /// Characters of an unwanted answer that are shown.
 const SHOWN_MAX: usize = 200;
 
-/// The admin address of a node, `http://host:port`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdminUrl(String);
-
-impl AdminUrl {
-    /// The URL of a path on that node.
-    pub(crate) fn at(&self, path: &str) -> String {
-        format!("{}{path}", self.0)
-    }
-}
-
-impl FromStr for AdminUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let url: Url = text.parse().map_err(|e: ClientError| e.to_string())?;
-        if url.path != "/" {
-            return Err("give the address only, without a path".to_owned());
-        }
-        Ok(Self(format!("http://{}", url.address)))
-    }
-}
-
-impl fmt::Display for AdminUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+/// The admin address of a node.
+pub type AdminUrl = Origin;
 
 /// What one node answered.
 #[derive(Debug)]
@@ -64,14 +37,21 @@ impl<T> Asked<T> {
 }
 
 /// GETs the same path of all nodes at once; answers in the order of the addresses.
-pub(crate) async fn ask_all<T>(admins: &[AdminUrl], path: &'static str) -> Vec<Asked<T>>
+pub(crate) async fn ask_all<T>(
+    dialler: &Dialler,
+    admins: &[AdminUrl],
+    path: &'static str,
+) -> Vec<Asked<T>>
 where
     T: DeserializeOwned + Send + 'static,
 {
     let questions: Vec<_> = admins
         .iter()
         .cloned()
-        .map(|admin| tokio::spawn(async move { ask(admin, path).await }))
+        .map(|admin| {
+            let dialler = dialler.clone();
+            tokio::spawn(async move { ask(&dialler, admin, path).await })
+        })
         .collect();
     let mut answers = Vec::with_capacity(questions.len());
     for question in questions {
@@ -80,8 +60,8 @@ where
     answers
 }
 
-async fn ask<T: DeserializeOwned>(admin: AdminUrl, path: &str) -> Asked<T> {
-    let answer = match client::get(&admin.at(path), LOOK_WITHIN).await {
+async fn ask<T: DeserializeOwned>(dialler: &Dialler, admin: AdminUrl, path: &str) -> Asked<T> {
+    let answer = match dialler.get(&admin.at(path), LOOK_WITHIN).await {
         Ok(answer) if answer.status == StatusCode::OK => read(&answer.body),
         Ok(answer) => Err(unwanted(answer.status, &answer.body)),
         Err(error) => Err(error.to_string()),

@@ -11,17 +11,18 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use hotpair_http::{ClientError, StatusCode, Url, client};
+use hotpair_http::{Dialler, StatusCode};
 use hotpair_protocol::{CallBody, ErrorNumber};
 use serde_json::Value;
 
 use crate::admin::unwanted;
 use crate::console::{Console, Outcome};
+use crate::origin::{Origin, TlsArgs};
 
 /// Endpoints tried at most, those that others named counted.
 const TRIES_MAX: usize = 8;
 /// The nodes of a pair on one machine with the example configuration.
-const DEFAULTS: [&str; 2] = ["http://127.0.0.1:7100", "http://127.0.0.1:7200"];
+const DEFAULTS: [&str; 2] = ["127.0.0.1:7100", "127.0.0.1:7200"];
 
 /// Call a function.
 #[derive(Args, Clone, Debug)]
@@ -46,6 +47,9 @@ pub struct CallArgs {
     /// For all of it.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
+    /// Whom to trust.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// Print the whole envelope of the answer, not its data only.
     #[arg(long)]
     pub json: bool,
@@ -65,15 +69,16 @@ impl CallArgs {
     /// [`CallArgs::wants_discovery`] says so.
     #[must_use]
     pub fn endpoints(&self, discovered: &[Endpoint]) -> Vec<ClientUrl> {
-        if self.wants_discovery().is_some() {
+        let all: Vec<ClientUrl> = if self.wants_discovery().is_some() {
             let mut found = discovered.to_vec();
             found.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.epoch));
-            return found.into_iter().map(|endpoint| endpoint.client).collect();
-        }
-        if !self.urls.is_empty() {
-            return self.urls.clone();
-        }
-        DEFAULTS.iter().map(|url| ClientUrl((*url).to_owned())).collect()
+            found.into_iter().map(|endpoint| endpoint.client).collect()
+        } else if self.urls.is_empty() {
+            DEFAULTS.iter().map(|url| url.parse().expect("it is an address")).collect()
+        } else {
+            self.urls.clone()
+        };
+        all.iter().map(|url| url.settled(&self.tls)).collect()
     }
 }
 
@@ -134,28 +139,8 @@ impl FromStr for FunctionName {
     }
 }
 
-/// A client address: `http://host:port`, or `host:port` as nodes register it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientUrl(String);
-
-impl FromStr for ClientUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-        let url: Url = text.parse().map_err(|e: ClientError| e.to_string())?;
-        if url.path != "/" {
-            return Err("give the address only, without a path".to_owned());
-        }
-        Ok(Self(format!("http://{}", url.address)))
-    }
-}
-
-impl fmt::Display for ClientUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+/// A client address.
+pub type ClientUrl = Origin;
 
 /// Where a service was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,7 +172,14 @@ pub async fn call(
     console: &mut Console<'_>,
 ) -> anyhow::Result<Outcome> {
     let deadline = Instant::now() + args.timeout;
-    let mut urls: VecDeque<ClientUrl> = args.endpoints(discovered).into();
+    let (urls, dialler) = match args.tls.reach(&args.endpoints(discovered)) {
+        Ok(reached) => reached,
+        Err(text) => {
+            console.note(text)?;
+            return Ok(Outcome::Usage);
+        }
+    };
+    let mut urls: VecDeque<ClientUrl> = urls.into();
     if urls.is_empty() {
         console.note("nobody has registered this service: there is nowhere to call")?;
         return Ok(Outcome::Unreachable);
@@ -198,7 +190,9 @@ pub async fn call(
         if tried.contains(&url) || tried.len() >= TRIES_MAX {
             continue;
         }
-        match try_one(&url, &body, deadline.saturating_duration_since(Instant::now())).await {
+        match try_one(&dialler, &url, &body, deadline.saturating_duration_since(Instant::now()))
+            .await
+        {
             Try::Ended(Ok(envelope)) => return show(args, &envelope, console),
             Try::Ended(Err(why)) => {
                 console.note(format!("{url}: {why}; whether it was executed is not known"))?;
@@ -207,7 +201,7 @@ pub async fn call(
             Try::NotThere { why, master } => {
                 console.note(format!("{url}: {why}"))?;
                 if let Some(master) = master {
-                    urls.push_front(master);
+                    urls.push_front(master.settled(&args.tls));
                 }
             }
         }
@@ -228,9 +222,9 @@ fn body(args: &CallArgs) -> String {
     serde_json::to_string(&body).expect("a body of JSON values can be written")
 }
 
-async fn try_one(url: &ClientUrl, body: &str, limit: Duration) -> Try {
+async fn try_one(dialler: &Dialler, url: &ClientUrl, body: &str, limit: Duration) -> Try {
     let address = format!("{url}/v1/call");
-    let answer = match client::post_json(&address, &[], body.to_owned(), limit).await {
+    let answer = match dialler.post_json(&address, &[], body.to_owned(), limit).await {
         Ok(answer) => answer,
         Err(error) if error.was_sent() => return Try::Ended(Err(error.to_string())),
         Err(error) => return Try::NotThere { why: error.to_string(), master: None },
@@ -319,7 +313,7 @@ mod tests {
         for (bad, name) in [
             (&["nothing"][..], "GROUP/SERVICE/VERSION:NAME"),
             (&["1", "--arguments", "{"], "--arguments"),
-            (&["1", "--url", "https://x"], "--url"),
+            (&["1", "--url", "ftp://x"], "--url"),
             (&["1", "--timeout", "soon"], "--timeout"),
         ] {
             let error = try_parse::<CallArgs>(bad).unwrap_err();

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use hotpair_http::{StatusCode, client};
+use hotpair_http::{Dialler, StatusCode};
 use hotpair_protocol::{OrderAnswer, PromoteBody};
 use serde_json::json;
 
 use crate::admin::{AdminUrl, unwanted};
 use crate::console::{Console, Outcome};
+use crate::origin::TlsArgs;
 use crate::switchover::token;
 
 /// A node gives up an order by itself; this is for the answer's way.
@@ -44,6 +45,9 @@ pub struct OrderArgs {
     /// File with the admin token (`admin.token_file` of the node).
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Whom to trust.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -80,7 +84,15 @@ async fn order(
             return Ok(Outcome::Usage);
         }
     };
-    let (text, outcome) = match ask(&args.admin, path, body, token.as_deref()).await {
+    let (admins, dialler) = match args.tls.reach(std::slice::from_ref(&args.admin)) {
+        Ok(reached) => reached,
+        Err(text) => {
+            console.note(text)?;
+            return Ok(Outcome::Usage);
+        }
+    };
+    let asked = ask(&dialler, &admins[0], path, body, token.as_deref()).await;
+    let (text, outcome) = match asked {
         Ok(OrderAnswer { done: true, text }) => (text, Outcome::Done),
         Ok(OrderAnswer { done: false, text }) => (text, Outcome::No),
         Err(refused) => refused,
@@ -94,6 +106,7 @@ async fn order(
 }
 
 async fn ask(
+    dialler: &Dialler,
     admin: &AdminUrl,
     path: &str,
     body: String,
@@ -102,7 +115,7 @@ async fn ask(
     let bearer = token.map(|token| format!("Bearer {token}"));
     let headers: Vec<(&str, &str)> =
         bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
-    match client::post_json(&admin.at(path), &headers, body, ORDER_WITHIN).await {
+    match dialler.post_json(&admin.at(path), &headers, body, ORDER_WITHIN).await {
         // Refusals bear the same body as the deed; what has none was refused before it was read.
         Ok(answer) => serde_json::from_slice(&answer.body).map_err(|_| {
             let hint = match answer.status {

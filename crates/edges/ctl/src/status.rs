@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::admin::{AdminUrl, Asked, DEFAULTS, ask_all};
 use crate::console::{Console, Outcome};
+use crate::origin::TlsArgs;
 use crate::table::Table;
 
 /// Both nodes side by side; exit code 0 only if both answer and exactly one serves.
@@ -16,6 +17,9 @@ pub struct StatusArgs {
     /// Admin address of a node; give both nodes'.
     #[arg(long = "admin", value_name = "URL", default_values = DEFAULTS)]
     pub admin: Vec<AdminUrl>,
+    /// Whom to trust.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -26,7 +30,14 @@ pub struct StatusArgs {
 /// # Errors
 /// When the console cannot be written to.
 pub async fn status(args: &StatusArgs, console: &mut Console<'_>) -> anyhow::Result<Outcome> {
-    let asked = ask_all::<Status>(&args.admin, "/status").await;
+    let (admins, dialler) = match args.tls.reach(&args.admin) {
+        Ok(reached) => reached,
+        Err(text) => {
+            console.note(text)?;
+            return Ok(Outcome::Usage);
+        }
+    };
+    let asked = ask_all::<Status>(&dialler, &admins, "/status").await;
     let answering: Vec<&Status> = asked.iter().filter_map(Asked::word).collect();
     let verdict = judge(args.admin.len(), &answering);
     if args.json {

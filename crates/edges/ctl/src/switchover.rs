@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use hotpair_http::{StatusCode, client};
+use hotpair_http::{Dialler, StatusCode};
 use hotpair_protocol::{Role, SwitchoverAnswer, SwitchoverBody, SwitchoverPhase};
 use serde_json::json;
 
 use crate::admin::{AdminUrl, Asked, DEFAULTS, ask_all, unwanted};
 use crate::console::{Console, Outcome};
+use crate::origin::TlsArgs;
 
 /// A node gives up a switchover after 5 s by itself; this is for the answer's way.
 const ORDER_WITHIN: Duration = Duration::from_secs(15);
@@ -26,6 +27,9 @@ pub struct SwitchoverArgs {
     /// Only ask whether it would be done.
     #[arg(long)]
     pub dry_run: bool,
+    /// Whom to trust.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -46,7 +50,14 @@ pub async fn switchover(
             return Ok(Outcome::Usage);
         }
     };
-    let asked = ask_all::<Role>(&args.admin, "/role").await;
+    let (admins, dialler) = match args.tls.reach(&args.admin) {
+        Ok(reached) => reached,
+        Err(text) => {
+            console.note(text)?;
+            return Ok(Outcome::Usage);
+        }
+    };
+    let asked = ask_all::<Role>(&dialler, &admins, "/role").await;
     let (admin, master) = match master(&asked) {
         Ok(found) => found,
         Err(text) => {
@@ -60,7 +71,7 @@ pub async fn switchover(
             return show(args, None, &untold(args, text), outcome, console);
         }
     };
-    let order = order(admin, args.dry_run, token.as_deref()).await;
+    let order = order(&dialler, admin, args.dry_run, token.as_deref()).await;
     let node = Some(master.node.as_str());
     match order {
         Ok(answer) => {
@@ -89,6 +100,7 @@ fn master(asked: &[Asked<Role>]) -> Result<(&AdminUrl, &Role), String> {
 }
 
 async fn order(
+    dialler: &Dialler,
     admin: &AdminUrl,
     dry_run: bool,
     token: Option<&str>,
@@ -98,7 +110,7 @@ async fn order(
     let bearer = token.map(|token| format!("Bearer {token}"));
     let headers: Vec<(&str, &str)> =
         bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
-    match client::post_json(&admin.at("/switchover"), &headers, body, ORDER_WITHIN).await {
+    match dialler.post_json(&admin.at("/switchover"), &headers, body, ORDER_WITHIN).await {
         // Refusals bear the same body as the deed; what has none was refused before it was read.
         Ok(answer) => serde_json::from_slice(&answer.body).map_err(|_| {
             let hint = match answer.status {

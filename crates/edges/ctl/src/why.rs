@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::admin::{AdminUrl, DEFAULTS, ask_all};
 use crate::console::{Console, Outcome};
+use crate::origin::TlsArgs;
 
 /// Why is each node master, or not?
 #[derive(Args, Clone, Debug)]
@@ -13,6 +14,9 @@ pub struct WhyArgs {
     /// Admin address of a node; may be given more than once.
     #[arg(long = "admin", value_name = "URL", default_values = DEFAULTS)]
     pub admin: Vec<AdminUrl>,
+    /// Whom to trust.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -23,7 +27,14 @@ pub struct WhyArgs {
 /// # Errors
 /// When the console cannot be written to.
 pub async fn why(args: &WhyArgs, console: &mut Console<'_>) -> anyhow::Result<Outcome> {
-    let asked = ask_all::<Why>(&args.admin, "/why").await;
+    let (admins, dialler) = match args.tls.reach(&args.admin) {
+        Ok(reached) => reached,
+        Err(text) => {
+            console.note(text)?;
+            return Ok(Outcome::Usage);
+        }
+    };
+    let asked = ask_all::<Why>(&dialler, &admins, "/why").await;
     if args.json {
         let entry = |asked: &crate::admin::Asked<Why>| {
             let raw = asked.answer.as_ref().map_or(&Value::Null, |(_, raw)| raw);

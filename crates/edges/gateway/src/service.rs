@@ -367,7 +367,7 @@ impl Handler for ClientService {
             Refusal::BodyTooLarge { .. } => {
                 (StatusCode::OK, Failure::Malformed(refusal.to_string()))
             }
-            Refusal::BodyBroken(_) => {
+            Refusal::BodyBroken(_) | Refusal::PlainText => {
                 (StatusCode::BAD_REQUEST, Failure::Malformed(refusal.to_string()))
             }
         };

@@ -1,8 +1,9 @@
-//! The client: plain `http://`, one limit for the whole of each request, answers bounded in size.
+//! The client: one limit for the whole of each request, answers bounded in size.
 //!
-//! [`request`] opens a connection for one request. [`Connection`] keeps one, for load. [`Events`]
-//! follows server-sent events. Whoever sends something that must not be done twice asks
-//! [`ClientError::was_sent`] what a failure leaves open.
+//! A [`Dialler`] reaches servers: `http://` as it is, `https://` with what it trusts. It asks once
+//! ([`Dialler::request`]), keeps a [`Connection`], for load, or follows server-sent [`Events`]. The
+//! functions of this module do the same for `http://` only. Whoever sends something that must not be
+//! done twice asks [`ClientError::was_sent`] what a failure leaves open.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,6 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use hotpair_tls::{Connector, Stream};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -21,13 +23,23 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// An address that can be asked: `http://host:port/path?query`.
+/// An address that can be asked: `http://host:port/path?query`, or `https://`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
+    /// Whether it is `https://`.
+    pub secure: bool,
     /// `host:port`.
     pub address: String,
     /// Path and query, beginning with `/`.
     pub path: String,
+}
+
+impl Url {
+    /// `http://host:port` or `https://host:port`.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        format!("{}://{}", if self.secure { "https" } else { "http" }, self.address)
+    }
 }
 
 impl FromStr for Url {
@@ -35,7 +47,11 @@ impl FromStr for Url {
 
     fn from_str(text: &str) -> Result<Self, ClientError> {
         let bad = |why| ClientError::BadUrl { url: text.to_owned(), why };
-        let rest = text.strip_prefix("http://").ok_or_else(|| bad("it must begin with http://"))?;
+        let (secure, rest) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+            (Some(rest), _) => (false, rest),
+            (_, Some(rest)) => (true, rest),
+            (None, None) => return Err(bad("it must begin with http:// or https://")),
+        };
         let (authority, path) = match rest.find(['/', '?']) {
             Some(end) => rest.split_at(end),
             None => (rest, ""),
@@ -43,20 +59,120 @@ impl FromStr for Url {
         if authority.is_empty() || authority.contains('@') {
             return Err(bad("it must name a host, and no user"));
         }
+        if authority.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+            return Err(bad("its host has a blank or a control character"));
+        }
         if path.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
             return Err(bad("its path has a blank or a control character"));
         }
         let has_port =
             authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let address = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+        let port = if secure { 443 } else { 80 };
+        let address = if has_port { authority.to_owned() } else { format!("{authority}:{port}") };
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        Ok(Self { address, path })
+        Ok(Self { secure, address, path })
     }
 }
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.address, self.path)
+        write!(f, "{}{}", self.origin(), self.path)
+    }
+}
+
+/// How servers are reached. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Dialler {
+    tls: Option<Connector>,
+}
+
+impl Dialler {
+    /// For `http://` only.
+    #[must_use]
+    pub fn plain() -> Self {
+        Self::default()
+    }
+
+    /// For `https://` as well.
+    #[must_use]
+    pub fn with_tls(connector: Connector) -> Self {
+        Self { tls: Some(connector) }
+    }
+
+    /// Whether `https://` can be asked.
+    #[must_use]
+    pub fn speaks_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Connects, and speaks TLS if the URL says so; `limit` is for both.
+    pub(crate) async fn dial(&self, url: &Url, limit: Duration) -> Result<Stream, ClientError> {
+        let name = || url.address.clone();
+        let dialled = async {
+            let stream = TcpStream::connect(&url.address)
+                .await
+                .map_err(|source| ClientError::Connect { address: name(), source })?;
+            // Failing costs latency only.
+            let _ = stream.set_nodelay(true);
+            if !url.secure {
+                return Ok(Stream::Plain(stream));
+            }
+            let tls = self.tls.as_ref().ok_or_else(|| ClientError::BadUrl {
+                url: url.to_string(),
+                why: "no authority is given that could vouch for a server of https",
+            })?;
+            tls.connect(&url.address, stream).await.map_err(|source| {
+                if source.kind() == io::ErrorKind::InvalidData {
+                    ClientError::Untrusted { address: name(), why: source.to_string() }
+                } else {
+                    ClientError::Connect { address: name(), source }
+                }
+            })
+        };
+        timeout(limit, dialled)
+            .await
+            .unwrap_or_else(|_| Err(ClientError::ConnectTimedOut { address: name(), limit }))
+    }
+
+    /// A connection to `http://host:port` or `https://host:port`, to be kept.
+    pub async fn connect(&self, origin: &str, limit: Duration) -> Result<Connection, ClientError> {
+        let url: Url = origin.parse()?;
+        Connection::over(self.dial(&url, limit).await?, url).await
+    }
+
+    /// One request on a connection of its own; `limit` is for all of it, from connecting on.
+    pub async fn request(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+        limit: Duration,
+    ) -> Result<Answer, ClientError> {
+        let url: Url = url.parse()?;
+        let started = std::time::Instant::now();
+        let path = url.path.clone();
+        let mut connection = Connection::over(self.dial(&url, limit).await?, url).await?;
+        let left = limit.saturating_sub(started.elapsed());
+        connection.send(method, &path, headers, body, left).await
+    }
+
+    /// GET of a URL, without headers.
+    pub async fn get(&self, url: &str, limit: Duration) -> Result<Answer, ClientError> {
+        self.request(Method::GET, url, &[], Bytes::new(), limit).await
+    }
+
+    /// POST of a JSON document.
+    pub async fn post_json(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+        limit: Duration,
+    ) -> Result<Answer, ClientError> {
+        let mut all = vec![("content-type", "application/json")];
+        all.extend_from_slice(headers);
+        self.request(Method::POST, url, &all, body, limit).await
     }
 }
 
@@ -84,6 +200,15 @@ pub enum ClientError {
         address: String,
         /// Why.
         source: io::Error,
+    },
+    /// Somebody is there, and TLS does not come about: not the right one, or none that speaks TLS.
+    /// Nothing was sent.
+    #[error("no connection to {address}: {why}")]
+    Untrusted {
+        /// Where to.
+        address: String,
+        /// What is wrong.
+        why: String,
     },
     /// No connection in time. Nothing was sent.
     #[error("no connection to {address} within {} ms", limit.as_millis())]
@@ -135,6 +260,7 @@ impl ClientError {
             Self::BadUrl { .. }
             | Self::BadHeader { .. }
             | Self::Connect { .. }
+            | Self::Untrusted { .. }
             | Self::ConnectTimedOut { .. } => false,
             Self::TimedOut { .. }
             | Self::Broken { .. }
@@ -162,7 +288,7 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// One request on a connection of its own; `limit` is for all of it, from connecting on.
+/// [`Dialler::request`] of an `http://` URL.
 pub async fn request(
     method: Method,
     url: &str,
@@ -170,54 +296,45 @@ pub async fn request(
     body: impl Into<Bytes>,
     limit: Duration,
 ) -> Result<Answer, ClientError> {
-    let url: Url = url.parse()?;
-    let started = std::time::Instant::now();
-    let mut connection = Connection::connect(&url.address, limit).await?;
-    let left = limit.saturating_sub(started.elapsed());
-    connection.send(method, &url.path, headers, body, left).await
+    Dialler::plain().request(method, url, headers, body, limit).await
 }
 
-/// GET of a URL, without headers.
+/// [`Dialler::get`] of an `http://` URL.
 pub async fn get(url: &str, limit: Duration) -> Result<Answer, ClientError> {
-    request(Method::GET, url, &[], Bytes::new(), limit).await
+    Dialler::plain().get(url, limit).await
 }
 
-/// POST of a JSON document.
+/// [`Dialler::post_json`] to an `http://` URL.
 pub async fn post_json(
     url: &str,
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
     limit: Duration,
 ) -> Result<Answer, ClientError> {
-    let mut all = vec![("content-type", "application/json")];
-    all.extend_from_slice(headers);
-    request(Method::POST, url, &all, body, limit).await
+    Dialler::plain().post_json(url, headers, body, limit).await
 }
 
 /// A connection that is kept for one request after the other. After an error, make a new one.
 #[derive(Debug)]
 pub struct Connection {
-    address: String,
+    url: Url,
     sender: SendRequest<Full<Bytes>>,
     driver: JoinHandle<()>,
 }
 
 impl Connection {
-    /// Connects to `host:port`.
+    /// Connects to `host:port`, in plain text.
     pub async fn connect(address: &str, limit: Duration) -> Result<Self, ClientError> {
-        let name = || address.to_owned();
-        let stream = timeout(limit, TcpStream::connect(address))
-            .await
-            .map_err(|_| ClientError::ConnectTimedOut { address: name(), limit })?
-            .map_err(|source| ClientError::Connect { address: name(), source })?;
-        // Failing costs latency only.
-        let _ = stream.set_nodelay(true);
+        Dialler::plain().connect(&format!("http://{address}"), limit).await
+    }
+
+    async fn over(stream: Stream, url: Url) -> Result<Self, ClientError> {
         let (sender, connection) = handshake(TokioIo::new(stream))
             .await
-            .map_err(|source| ClientError::Broken { address: name(), source })?;
+            .map_err(|source| ClientError::Broken { address: url.address.clone(), source })?;
         // What breaks the connection is told to the request that waits on it.
         let driver = tokio::spawn(async move { drop(connection.await) });
-        Ok(Self { address: name(), sender, driver })
+        Ok(Self { url, sender, driver })
     }
 
     /// Whether the next request can still be sent on it.
@@ -236,10 +353,10 @@ impl Connection {
         limit: Duration,
     ) -> Result<Answer, ClientError> {
         let request = self.compose(method, path, headers, body.into())?;
-        let address = self.address.clone();
+        let address = self.url.address.clone();
         timeout(limit, async {
             let (status, headers, incoming) = self.begin(request).await?;
-            let body = read_whole(&self.address, incoming).await?;
+            let body = read_whole(&self.url.address, incoming).await?;
             Ok(Answer { status, headers, body })
         })
         .await
@@ -254,7 +371,7 @@ impl Connection {
         body: Bytes,
     ) -> Result<hyper::Request<Full<Bytes>>, ClientError> {
         let mut builder = hyper::Request::builder().method(method).uri(path);
-        builder = builder.header(HOST, &self.address);
+        builder = builder.header(HOST, &self.url.address);
         for (name, value) in headers {
             let known = hyper::header::HeaderName::from_bytes(name.as_bytes()).is_ok()
                 && hyper::header::HeaderValue::from_str(value).is_ok();
@@ -264,7 +381,7 @@ impl Connection {
             builder = builder.header(*name, *value);
         }
         builder.body(Full::new(body)).map_err(|_| ClientError::BadUrl {
-            url: format!("http://{}{path}", self.address),
+            url: format!("{}{path}", self.url.origin()),
             why: "its path cannot stand in a request",
         })
     }
@@ -273,7 +390,7 @@ impl Connection {
         &mut self,
         request: hyper::Request<Full<Bytes>>,
     ) -> Result<(StatusCode, HeaderMap, Incoming), ClientError> {
-        let broken = |source| ClientError::Broken { address: self.address.clone(), source };
+        let broken = |source| ClientError::Broken { address: self.url.address.clone(), source };
         self.sender.ready().await.map_err(broken)?;
         let response = self.sender.send_request(request).await.map_err(broken)?;
         let (head, incoming) = response.into_parts();
@@ -322,13 +439,25 @@ pub struct Events {
 }
 
 impl Events {
-    /// Opens a stream; anything but status 200 is an error.
+    /// [`Dialler::open_events`] of an `http://` URL.
     pub async fn open(
         url: &str,
         headers: &[(&str, &str)],
         limit: Duration,
     ) -> Result<Self, ClientError> {
-        match Self::open_or_answer(url, headers, limit).await? {
+        Dialler::plain().open_events(url, headers, limit).await
+    }
+}
+
+impl Dialler {
+    /// Opens a stream; anything but status 200 is an error.
+    pub async fn open_events(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+        limit: Duration,
+    ) -> Result<Events, ClientError> {
+        match self.open_events_or_answer(url, headers, limit).await? {
             Opened::Stream(events) => Ok(events),
             Opened::Answer(Answer { status, body, .. }) => {
                 let address = url.parse::<Url>()?.address;
@@ -340,14 +469,15 @@ impl Events {
 
     /// Opens a stream, or gives the answer that came instead of one: another status than 200, or a
     /// whole document of another kind.
-    pub async fn open_or_answer(
+    pub async fn open_events_or_answer(
+        &self,
         url: &str,
         headers: &[(&str, &str)],
         limit: Duration,
     ) -> Result<Opened, ClientError> {
         let url: Url = url.parse()?;
         let started = std::time::Instant::now();
-        let mut connection = Connection::connect(&url.address, limit).await?;
+        let mut connection = Connection::over(self.dial(&url, limit).await?, url.clone()).await?;
         let mut all = vec![("accept", EVENT_STREAM)];
         all.extend_from_slice(headers);
         let request = connection.compose(Method::GET, &url.path, &all, Bytes::new())?;
@@ -358,18 +488,20 @@ impl Events {
         let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if status == StatusCode::OK && kind.is_none_or(|kind| kind.starts_with(EVENT_STREAM)) {
             let reader = EventReader::default();
-            return Ok(Opened::Stream(Self { connection, incoming, reader }));
+            return Ok(Opened::Stream(Events { connection, incoming, reader }));
         }
         let left = limit.saturating_sub(started.elapsed());
         let body = timeout(left, read_whole(&url.address, incoming)).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
         Ok(Opened::Answer(Answer { status, headers, body }))
     }
+}
 
+impl Events {
     /// The next event; `None` when the server ended the stream. Keep-alive comments are not events,
     /// but each gives the limit anew: silence longer than `limit` is an error.
     pub async fn next(&mut self, limit: Duration) -> Result<Option<Event>, ClientError> {
-        let address = || self.connection.address.clone();
+        let address = || self.connection.url.address.clone();
         loop {
             if let Some(event) = self.reader.ready.pop_front() {
                 return Ok(Some(event));
@@ -492,8 +624,10 @@ mod tests {
         assert_eq!((url.address.as_str(), url.path.as_str()), ("gateway:80", "/"));
         let url: Url = "http://[::1]:80?a".parse().unwrap();
         assert_eq!(url.to_string(), "http://[::1]:80/?a");
-        for bad in ["https://a/", "a:1/", "http:///x", "http://u@h/", "http://h/a b", "http://h/\n"]
-        {
+        let url: Url = "https://gateway/x".parse().unwrap();
+        assert_eq!((url.secure, url.address.as_str()), (true, "gateway:443"));
+        assert_eq!(url.to_string(), "https://gateway:443/x");
+        for bad in ["ftp://a/", "a:1/", "http:///x", "http://u@h/", "http://h/a b", "http://h/\n"] {
             assert!(bad.parse::<Url>().is_err(), "{bad:?}");
         }
     }

@@ -5,18 +5,24 @@
 //! * [`client`]: one request with one limit; a kept connection for load; a reader of event streams.
 //! * [`pool`]: kept connections to one server, for passing requests on.
 //!
+//! Both sides speak TLS where they are given what that needs ([`Door`], [`Dialler`]).
+//!
 //! Nothing here knows what the bytes mean.
 
 pub mod client;
 mod connections;
+mod door;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod hosts;
 mod occasionally;
 pub mod pool;
 pub mod server;
 
 pub use bytes::Bytes;
-pub use client::{Answer, ClientError, Connection, Event, Events, Opened, Url};
+pub use client::{Answer, ClientError, Connection, Dialler, Event, Events, Opened, Url};
+pub use door::Door;
+pub use hosts::Hosts;
 pub use hyper::{HeaderMap, Method, StatusCode, header};
 pub use occasionally::Occasionally;
 pub use pool::{ExchangeError, Generation, Opening, Outgoing, Pool, PoolLimits, Stream, Whole};

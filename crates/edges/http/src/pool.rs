@@ -10,15 +10,18 @@
 //! asked for in HTTP/1.0, on a connection of its own ([`Pool::open_stream`]): it comes as it is, until its end.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use hotpair_tls::Stream as Line;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+
+use crate::client::{ClientError, Dialler, Url};
 
 /// What a pool allows itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +95,7 @@ pub enum Opening {
 /// A stream of bytes on a connection of its own.
 #[derive(Debug)]
 pub struct Stream {
-    stream: TcpStream,
+    stream: Line,
     buffer: BytesMut,
     _place: OwnedSemaphorePermit,
 }
@@ -165,7 +168,8 @@ impl ExchangeError {
 /// The connections to one server.
 #[derive(Debug)]
 pub struct Pool {
-    address: String,
+    url: Url,
+    dialler: Dialler,
     limits: PoolLimits,
     idle: Mutex<Vec<Kept>>,
     room: Semaphore,
@@ -178,7 +182,7 @@ pub struct Pool {
 /// A connection that nobody uses now.
 #[derive(Debug)]
 struct Kept {
-    stream: TcpStream,
+    stream: Line,
     /// Empty, with room from the last answer.
     buffer: BytesMut,
     since: Instant,
@@ -186,11 +190,19 @@ struct Kept {
 }
 
 impl Pool {
-    /// Connections to `host:port`; none yet.
+    /// Connections to `host:port` in plain text; none yet.
     #[must_use]
     pub fn new(address: &str, limits: PoolLimits) -> Self {
+        let (address, path) = (address.to_owned(), String::new());
+        Self::over(Dialler::plain(), Url { secure: false, address, path }, limits)
+    }
+
+    /// Connections to the server of this URL; none yet.
+    #[must_use]
+    pub fn over(dialler: Dialler, url: Url, limits: PoolLimits) -> Self {
         Self {
-            address: address.to_owned(),
+            url,
+            dialler,
             idle: Mutex::new(Vec::new()),
             room: Semaphore::new(limits.connections_max),
             places: Arc::new(Semaphore::new(limits.streams_max)),
@@ -239,7 +251,7 @@ impl Pool {
         // Made before the generation is looked at, so that no cut falls in between unseen.
         let cut = self.cut.notified();
         if self.generation() != generation {
-            return Err(ExchangeError::CutBefore { address: self.address.clone() });
+            return Err(ExchangeError::CutBefore { address: self.url.address.clone() });
         }
         let mut sent = false;
         let outcome = {
@@ -251,7 +263,7 @@ impl Pool {
             }
         };
         outcome.unwrap_or_else(|| {
-            let address = self.address.clone();
+            let address = self.url.address.clone();
             Err(if sent {
                 ExchangeError::Cut { address }
             } else {
@@ -267,7 +279,7 @@ impl Pool {
         generation: Generation,
         outgoing: Outgoing<'_>,
     ) -> Result<Opening, ExchangeError> {
-        let address = || self.address.clone();
+        let address = || self.url.address.clone();
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             let streams_max = self.limits.streams_max;
             return Err(ExchangeError::StreamsFull { address: address(), streams_max });
@@ -275,7 +287,7 @@ impl Pool {
         let mut connection = self.connect(generation).await?;
         let kept = connection.kept.as_mut().expect("taken out below only");
         let broken = |source| ExchangeError::Broken { address: address(), source };
-        write(kept, &self.address, "1.0", outgoing).await.map_err(broken)?;
+        write(kept, &self.url.address, "1.0", outgoing).await.map_err(broken)?;
         let head = read_head(kept).await.map_err(broken)?;
         if let Some(length) = head.length {
             let max = self.limits.answer_bytes_max;
@@ -312,8 +324,8 @@ impl Pool {
         };
         *sent = true;
         let kept = connection.kept.as_mut().expect("taken out at the end only");
-        let broken = |source| ExchangeError::Broken { address: self.address.clone(), source };
-        write(kept, &self.address, "1.1", outgoing).await.map_err(broken)?;
+        let broken = |source| ExchangeError::Broken { address: self.url.address.clone(), source };
+        write(kept, &self.url.address, "1.1", outgoing).await.map_err(broken)?;
         let (answer, keep) = read(kept, self.limits.answer_bytes_max).await.map_err(broken)?;
         if keep {
             connection.give_back();
@@ -325,15 +337,10 @@ impl Pool {
     fn take_kept(&self, generation: Generation) -> Option<Kept> {
         loop {
             // The newest first, so that those that are not needed grow old.
-            let kept = self.idle().pop()?;
+            let mut kept = self.idle().pop()?;
             let fresh =
                 kept.generation == generation && kept.since.elapsed() < self.limits.idle_max;
-            // Costs a system call only where the runtime has been told of something to read.
-            let quiet = || {
-                let read = kept.stream.try_read(&mut [0]);
-                read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-            };
-            if fresh && quiet() {
+            if fresh && is_quiet(&mut kept.stream) {
                 return Some(kept);
             }
             self.open.fetch_sub(1, Ordering::Relaxed);
@@ -341,13 +348,15 @@ impl Pool {
     }
 
     async fn connect(&self, generation: Generation) -> Result<Connection<'_>, ExchangeError> {
-        let failed = |source| ExchangeError::NotConnected { address: self.address.clone(), source };
-        let stream = timeout(self.limits.connect_timeout, TcpStream::connect(&self.address))
-            .await
-            .map_err(|_| failed(io::ErrorKind::TimedOut.into()))?
-            .map_err(failed)?;
-        // Failing costs latency only.
-        let _ = stream.set_nodelay(true);
+        let stream =
+            self.dialler.dial(&self.url, self.limits.connect_timeout).await.map_err(|error| {
+                let source = match error {
+                    ClientError::Connect { source, .. } => source,
+                    ClientError::ConnectTimedOut { .. } => io::ErrorKind::TimedOut.into(),
+                    other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
+                };
+                ExchangeError::NotConnected { address: self.url.address.clone(), source }
+            })?;
         self.open.fetch_add(1, Ordering::Relaxed);
         let buffer = BytesMut::with_capacity(READ_BYTES);
         let kept = Kept { stream, buffer, since: Instant::now(), generation };
@@ -378,6 +387,24 @@ impl Drop for Connection<'_> {
     fn drop(&mut self) {
         if self.kept.is_some() {
             self.pool.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether nothing has come that nobody asked for, above all not the end. Costs a system call only
+/// where the runtime has been told of something to read. Under TLS something may come that is no
+/// answer and is dealt with by the reading itself: tickets for later connections.
+fn is_quiet(stream: &mut Line) -> bool {
+    let mut byte = [0];
+    match stream {
+        Line::Plain(stream) => {
+            let read = stream.try_read(&mut byte);
+            read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        }
+        Line::Tls(stream) => {
+            let mut context = Context::from_waker(Waker::noop());
+            let mut buffer = ReadBuf::new(&mut byte);
+            Pin::new(stream).poll_read(&mut context, &mut buffer).is_pending()
         }
     }
 }
@@ -429,7 +456,8 @@ async fn write(
         kept.stream.write_all(outgoing.body).await?;
     }
     buffer.clear();
-    Ok(())
+    // Costs nothing in plain text.
+    kept.stream.flush().await
 }
 
 /// The answer, and whether the connection can be used again.
@@ -475,7 +503,7 @@ async fn read_body(kept: &mut Kept, length: usize, bytes_max: usize) -> io::Resu
     Ok(buffer.split_to(length).freeze())
 }
 
-async fn more(stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<()> {
+async fn more(stream: &mut Line, buffer: &mut BytesMut) -> io::Result<()> {
     if buffer.capacity() - buffer.len() < READ_BYTES_MIN {
         buffer.reserve(READ_BYTES);
     }

@@ -18,6 +18,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use hotpair_tls::Stream;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::header::{
@@ -27,13 +28,14 @@ use hyper::header::{
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::connections::{Connections, Progress, Stage};
+use crate::door::{Came, Door, Secured};
 use crate::occasionally::Occasionally;
 
 /// What a server allows strangers.
@@ -42,7 +44,7 @@ pub struct Limits {
     /// Open connections at a time. One more cuts the one that has waited longest with nothing under
     /// way; where all are busy, the new one is refused with [`Refusal::Full`].
     pub connections_max: usize,
-    /// From a connection's acceptance, or a head's first byte, to the head's end.
+    /// From a connection's acceptance, or a head's first byte, to the head's end; and for a handshake.
     pub head_timeout: Duration,
     /// From the head's end to the body's.
     pub body_timeout: Duration,
@@ -100,6 +102,9 @@ pub enum Refusal {
         /// The bound.
         bytes_max: usize,
     },
+    /// What came is not TLS, and has to be.
+    #[error("this port speaks TLS: use https://")]
+    PlainText,
     /// The body ended early or is not HTTP.
     #[error("the body could not be read: {0}")]
     BodyBroken(String),
@@ -276,24 +281,26 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves until dropped; dropping it cuts every connection.
 pub async fn serve<H: Handler>(
-    listener: TcpListener,
+    door: impl Into<Door>,
     limits: Limits,
     handler: Arc<H>,
     counters: Arc<Counters>,
 ) {
-    serve_until(listener, limits, handler, counters, std::future::pending()).await;
+    serve_until(door, limits, handler, counters, std::future::pending()).await;
 }
 
 /// Serves until `stop` is over; then accepts nothing more, waits for the answers under way at most
 /// [`Limits::drain_timeout`], and cuts the rest.
 pub async fn serve_until<H: Handler>(
-    listener: TcpListener,
+    door: impl Into<Door>,
     limits: Limits,
     handler: Arc<H>,
     counters: Arc<Counters>,
     stop: impl Future<Output = ()>,
 ) {
+    let Door { listener, secured } = door.into();
     let mut acceptor = Acceptor {
+        secured: secured.map(Arc::new),
         limits: Arc::new(limits),
         handler,
         counters,
@@ -310,6 +317,7 @@ pub async fn serve_until<H: Handler>(
 
 /// Takes connections in, and looks after them until they end.
 struct Acceptor<H> {
+    secured: Option<Arc<Secured>>,
     limits: Arc<Limits>,
     handler: Arc<H>,
     counters: Arc<Counters>,
@@ -327,6 +335,8 @@ struct Complaints {
     accept: Occasionally,
     garbage: Occasionally,
     slow: Occasionally,
+    plain: Occasionally,
+    handshake: Occasionally,
 }
 
 impl<H: Handler> Acceptor<H> {
@@ -391,6 +401,7 @@ impl<H: Handler> Acceptor<H> {
         let connection = Driven {
             from,
             port: self.port,
+            secured: self.secured.clone(),
             progress: Arc::clone(&progress),
             handler: Arc::clone(&self.handler),
             limits: Arc::clone(&self.limits),
@@ -415,7 +426,11 @@ impl<H: Handler> Acceptor<H> {
             );
         }
         let answer = self.handler.refuse(&Refusal::Full { connections_max });
-        // Written past the runtime, which does not know yet that there is room; never waits.
+        // Written past the runtime, which does not know yet that there is room; never waits. Under TLS
+        // nothing can be said without waiting.
+        if self.secured.is_some() {
+            return;
+        }
         if let Ok(mut stream) = stream.into_std() {
             let _ = io::Write::write(&mut stream, &plain_bytes(&answer));
         }
@@ -444,6 +459,7 @@ impl<H: Handler> Acceptor<H> {
 struct Driven<H> {
     from: SocketAddr,
     port: u16,
+    secured: Option<Arc<Secured>>,
     progress: Arc<Progress>,
     handler: Arc<H>,
     limits: Arc<Limits>,
@@ -453,13 +469,26 @@ struct Driven<H> {
 
 impl<H: Handler> Driven<H> {
     async fn drive(self, stream: TcpStream, mut stopping: tokio::sync::watch::Receiver<bool>) {
+        let stream = match &self.secured {
+            None => Stream::Plain(stream),
+            // Boxed: what a handshake needs is not carried along for the connection's whole life.
+            Some(secured) => tokio::select! {
+                opened = Box::pin(self.open(secured, stream)) => match opened {
+                    Some(stream) => stream,
+                    None => return,
+                },
+                _ = stopping.changed() => return,
+            },
+        };
         let mut io = Noted { stream, progress: Arc::clone(&self.progress), came: Bytes::new() };
         loop {
             let came = tokio::select! {
                 came = io.wait() => came,
-                _ = stopping.changed() => return,
+                _ = stopping.changed() => false,
             };
             if !came {
+                // TLS says good-bye; whether it is heard makes no difference.
+                let _ = io.stream.shutdown().await;
                 return;
             }
             // Boxed: a connection that rests has no room for it.
@@ -521,6 +550,52 @@ impl<H: Handler> Driven<H> {
         // What fails here had its answer.
         let _ = io.stream.shutdown().await;
         None
+    }
+
+    /// The handshake, within the limit for a head, which the acceptor enforces.
+    async fn open(&self, secured: &Secured, stream: TcpStream) -> Option<Stream> {
+        let (port, from) = (self.port, self.from);
+        match secured.open(stream, from).await {
+            Came::In(stream) => {
+                self.progress.reach(Stage::Head);
+                Some(stream)
+            }
+            Came::Plain(stream) => {
+                if let Some(left_out) = self.complaints.plain.due() {
+                    tracing::warn!(
+                        port,
+                        %from,
+                        left_out,
+                        "plain text came where TLS is spoken: whoever it is must use https://"
+                    );
+                }
+                self.refuse_plain(stream).await;
+                None
+            }
+            Came::Failed(why) => {
+                if let Some(left_out) = self.complaints.handshake.due() {
+                    tracing::info!(port, %from, why, left_out, "a TLS handshake failed");
+                }
+                None
+            }
+            Came::Gone => None,
+        }
+    }
+
+    /// Says so as plainly as it was asked. The acceptor's limit for a head is for this as well.
+    async fn refuse_plain(&self, mut stream: TcpStream) {
+        let answer = plain_bytes(&self.handler.refuse(&Refusal::PlainText));
+        if stream.write_all(&answer).await.is_err() || stream.shutdown().await.is_err() {
+            return;
+        }
+        // Closing with something unread would throw the answer away on its way.
+        let (mut buffer, mut left) = ([0; 1024], PLAIN_BYTES_READ);
+        while left > 0 {
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(read) => left = left.saturating_sub(read),
+            }
+        }
     }
 
     async fn answer(&self, request: hyper::Request<Incoming>) -> hyper::Response<Out> {
@@ -654,7 +729,7 @@ impl Drop for Out {
 
 /// A socket that notes when, after an idle time, a new head begins.
 struct Noted {
-    stream: TcpStream,
+    stream: Stream,
     progress: Arc<Progress>,
     /// What came and was not read yet.
     came: Bytes,
@@ -745,6 +820,8 @@ const REST_AFTER: Duration = Duration::from_millis(REST_AFTER_MS);
 const REST_AFTER_MS: u64 = 500;
 /// Bytes that are taken in at first of a connection without buffers: a usual request.
 const FIRST_BYTES: usize = 2 * 1024;
+/// What is read of plain text that was refused.
+const PLAIN_BYTES_READ: usize = 64 * 1024;
 /// Bytes of a request's head, and of what is buffered of a connection.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 

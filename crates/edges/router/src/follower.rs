@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hotpair_http::{ClientError, Events, Method, Occasionally, client};
+use hotpair_http::{ClientError, Dialler, Events, Method, Occasionally};
 use hotpair_protocol::{Role, Status};
 use tokio::time::sleep;
 
@@ -29,8 +29,10 @@ pub struct Follower {
     pub name: String,
     /// The pair that it must belong to.
     pub pair: String,
-    /// Its admin HTTP, `host:port`.
+    /// Its admin HTTP, `http://host:port` or `https://`.
     pub admin: String,
+    /// How it is reached.
+    pub dialler: Dialler,
     /// The value of `Authorization`, where a read token is configured.
     pub authorization: Option<String>,
 }
@@ -120,14 +122,15 @@ impl Follower {
     }
 
     async fn open(&self) -> Result<Events, ClientError> {
-        let url = format!("http://{}/events", self.admin);
-        Events::open(&url, &self.headers(), DIAL_LIMIT).await
+        let url = format!("{}/events", self.admin);
+        self.dialler.open_events(&url, &self.headers(), DIAL_LIMIT).await
     }
 
     async fn get(&self, path: &str) -> Result<String, ClientError> {
-        let url = format!("http://{}{path}", self.admin);
+        let url = format!("{}{path}", self.admin);
+        let headers = self.headers();
         let answer =
-            client::request(Method::GET, &url, &self.headers(), Vec::new(), ASK_LIMIT).await?;
+            self.dialler.request(Method::GET, &url, &headers, Vec::new(), ASK_LIMIT).await?;
         Ok(String::from_utf8_lossy(&answer.body).into_owned())
     }
 
@@ -169,7 +172,9 @@ fn loss_at_dial(error: &ClientError) -> Loss {
         | ClientError::Connect { .. } => Loss::Silent,
         // Reset while it died: the next dial tells.
         ClientError::Broken { .. } => Loss::Silent,
-        ClientError::BadUrl { .. }
+        // Somebody answers, and it is not the node.
+        ClientError::Untrusted { .. }
+        | ClientError::BadUrl { .. }
         | ClientError::BadHeader { .. }
         | ClientError::TooLarge { .. }
         | ClientError::Status { .. } => Loss::Other,

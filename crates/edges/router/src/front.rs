@@ -200,7 +200,9 @@ impl Handler for Front {
         let (status, error_no) = match refusal {
             Refusal::Full { .. } => (StatusCode::SERVICE_UNAVAILABLE, ErrorNumber::Overloaded),
             Refusal::BodyTooLarge { .. } => (StatusCode::OK, ErrorNumber::Malformed),
-            Refusal::BodyBroken(_) => (StatusCode::BAD_REQUEST, ErrorNumber::Malformed),
+            Refusal::BodyBroken(_) | Refusal::PlainText => {
+                (StatusCode::BAD_REQUEST, ErrorNumber::Malformed)
+            }
         };
         let retry = (error_no == ErrorNumber::Overloaded).then_some(RETRY_FULL_MS);
         let (number, mut response) = self.own(error_no, format!("{refusal}; not executed"), retry);

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Write};
 use std::sync::Arc;
 
 use hotpair_core::pair::Moment;
-use hotpair_http::{Counters, Handler, Method, Refusal, Request, Response, StatusCode};
+use hotpair_http::{Counters, Handler, Hosts, Method, Refusal, Request, Response, StatusCode};
 use hotpair_protocol::{NodeAsSeen, RouterStatus};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -32,6 +32,8 @@ pub struct AdminParts {
     pub counters: Arc<Counters>,
     /// What a look from elsewhere than loopback needs, if anything.
     pub read_token: Option<String>,
+    /// The names by which the router is asked from its own machine.
+    pub hosts: Hosts,
 }
 
 /// Answers operators.
@@ -167,6 +169,11 @@ impl Handler for RouterAdmin {
             let text = "a router takes no orders: GET only\n";
             return Response::text(StatusCode::METHOD_NOT_ALLOWED, text).with_allow("GET, HEAD");
         }
+        if !self.parts.hosts.accept(&request) {
+            let text = "the Host of this request is none of this router's names: ask for its address, \
+                        or write the name into admin.hosts\n";
+            return Response::text(StatusCode::MISDIRECTED_REQUEST, text);
+        }
         if request.path != "/healthz" && !self.may_look(&request) {
             let text = "a token is needed: send it as `Authorization: Bearer TOKEN`\n";
             return Response::text(StatusCode::UNAUTHORIZED, text).with_bearer_wanted();
@@ -181,7 +188,7 @@ impl Handler for RouterAdmin {
         let status = match refusal {
             Refusal::Full { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Refusal::BodyBroken(_) => StatusCode::BAD_REQUEST,
+            Refusal::BodyBroken(_) | Refusal::PlainText => StatusCode::BAD_REQUEST,
         };
         Response::text(status, format!("{refusal}\n"))
     }
@@ -289,6 +296,7 @@ mod tests {
             meters: Arc::default(),
             counters: Arc::default(),
             read_token: Some("secret\n".to_owned()),
+            hosts: Hosts::default(),
         }))
     }
 

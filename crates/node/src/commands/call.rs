@@ -25,9 +25,14 @@ pub(crate) struct CallArguments {
 pub(crate) fn run(arguments: &CallArguments) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        let mut call = arguments.call.clone();
         let found = match (&arguments.config, arguments.call.wants_discovery()) {
             (Some(config), Some(wanted)) => {
                 let config = NodeConfig::read(config)?;
+                if call.tls.file().is_none() {
+                    call.tls.authority =
+                        config.tls.authority.clone().filter(|_| config.tls.is_server());
+                }
                 let zookeeper =
                     config.coordinator.zookeeper.as_ref().context(
                         "[coordinator.zookeeper] is needed to find a function by its name",
@@ -53,9 +58,9 @@ pub(crate) fn run(arguments: &CallArguments) -> Result<Outcome> {
             _ => Vec::new(),
         };
         let mut console = Console::standard();
-        match &arguments.call.user {
-            Some(user) => in_session(&arguments.call, user, &found, &mut console).await,
-            None => hotpair_ctl::call(&arguments.call, &found, &mut console).await,
+        match &call.user {
+            Some(user) => in_session(&call, user, &found, &mut console).await,
+            None => hotpair_ctl::call(&call, &found, &mut console).await,
         }
     })
 }
@@ -83,7 +88,17 @@ async fn in_session(
         console.note("nobody has registered this service: there is nowhere to call")?;
         return Ok(Outcome::Unreachable);
     }
-    let client = Client::builder().targets(targets).call_limit(args.timeout).build()?;
+    let mut builder = Client::builder().targets(targets).call_limit(args.timeout);
+    if let Some(authority) = args.tls.file() {
+        builder = builder.authority(authority);
+    }
+    let client = match builder.build() {
+        Ok(client) => client,
+        Err(error) => {
+            console.note(error)?;
+            return Ok(Outcome::Usage);
+        }
+    };
     let answer = answered(&client, args, (user, &password), console).await;
     show(args, answer, &client, console)
 }

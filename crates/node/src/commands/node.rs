@@ -23,7 +23,7 @@ use hotpair_store::DatasetSpec;
 use tokio::sync::{mpsc, watch};
 
 use crate::business::{Business, BusinessParts};
-use crate::config::{NodeConfig, Word};
+use crate::config::{NodeConfig, Word, tls};
 use crate::control::{Control, FACTS_MAX};
 use crate::data_directory::DataDirectory;
 use crate::datasets::Datasets;
@@ -67,6 +67,7 @@ pub(crate) fn run(arguments: &NodeArguments, functions: Vec<Registered>) -> Resu
         admin = %config.listen.admin, peer = ?config.listen.peer,
         peer_admin = config.peer.as_ref().and_then(|peer| peer.admin.as_deref()), "node starts"
     );
+    tls::warn(config.identity.as_deref());
     let thread = std::thread::Builder::new().name("control".to_owned());
     let ended = thread.spawn(move || control.run())?.join();
     writer::wait_for(&writers);

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use hotpair_ctl::Outcome;
-use hotpair_http::{Counters, Limits, Pool, PoolLimits};
+use hotpair_http::{Counters, Dialler, Door, Limits, Pool, PoolLimits};
 use hotpair_router::fact::NodeIndex;
 use hotpair_router::{AdminParts, Desk, Follower, Front, Meters, RouterAdmin, Settings, follow};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 
 use super::node::raise_file_limit;
-use crate::config::RouterConfig;
+use crate::config::{RoutedNode, RouterConfig, tls};
 
 /// What a router is told on the command line.
 #[derive(Debug, clap::Args)]
@@ -35,7 +35,13 @@ pub(crate) fn run(arguments: &RouterArguments) -> Result<Outcome> {
         streams_max: config.limits.streams,
         ..PoolLimits::default()
     };
-    let pools = config.nodes.iter().map(|node| Pool::new(&node.client, limits.clone())).collect();
+    let identity = config.identity.as_deref();
+    let dialler = tls::dialler(identity)?;
+    let pool = |node: &RoutedNode| -> Result<Pool> {
+        let url = RoutedNode::url(&node.client, &config.tls).parse()?;
+        Ok(Pool::over(dialler.clone(), url, limits.clone()))
+    };
+    let pools = config.nodes.iter().map(pool).collect::<Result<_>>()?;
     let desk = Arc::new(Desk::new(settings(&config), pools));
     let (meters, counters) = (Arc::<Meters>::default(), Arc::<Counters>::default());
     let carrying = carrying_runtime(config.limits.threads)?;
@@ -45,8 +51,13 @@ pub(crate) fn run(arguments: &RouterArguments) -> Result<Outcome> {
     let operators = bind(&watching, "listen.admin", config.listen.admin)?;
     let (client, admin) = (config.listen.client, config.listen.admin);
     tracing::info!(pair = config.pair, %client, %admin, "router starts");
+    tls::warn(identity);
+    let acceptor = tls::acceptor(identity)?;
+    let clients = Door::new(clients, acceptor.clone());
+    let operators = Door::new(operators, acceptor).with_plain_from_loopback();
     let watched = Watched {
         operators,
+        dialler,
         desk: Arc::clone(&desk),
         meters: Arc::clone(&meters),
         counters: Arc::clone(&counters),
@@ -101,7 +112,8 @@ fn bind(runtime: &Runtime, key: &str, address: std::net::SocketAddr) -> Result<T
 
 /// What the watching thread does.
 struct Watched {
-    operators: TcpListener,
+    operators: Door,
+    dialler: Dialler,
     desk: Arc<Desk>,
     meters: Arc<Meters>,
     counters: Arc<Counters>,
@@ -110,20 +122,23 @@ struct Watched {
 
 impl Watched {
     async fn watch(self) {
-        let Self { operators, desk, meters, counters, config } = self;
+        let Self { operators, dialler, desk, meters, counters, config } = self;
         for (index, node) in config.nodes.iter().enumerate() {
             let follower = Follower {
                 node: NodeIndex(index),
                 name: node.name.clone(),
                 pair: config.pair.clone(),
-                admin: node.admin.clone(),
+                admin: RoutedNode::url(&node.admin, &config.tls),
+                dialler: dialler.clone(),
                 authorization: config.read_token.as_ref().map(|token| format!("Bearer {token}")),
             };
             tokio::spawn(follow(follower, Arc::clone(&desk)));
         }
         let timed = Arc::clone(&desk);
         tokio::spawn(async move { timed.keep_time().await });
+        let hosts = tls::hosts(config.identity.as_deref(), &config.admin.hosts);
         let admin = RouterAdmin::new(AdminParts {
+            hosts,
             pair: config.pair,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             nodes: config.nodes.into_iter().map(|node| node.name).collect(),

@@ -7,6 +7,7 @@
 mod keys;
 pub(crate) mod router;
 mod services;
+pub(crate) mod tls;
 pub(crate) mod users;
 mod words;
 
@@ -14,12 +15,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use hotpair_http::Url;
+use hotpair_tls::Identity;
 use serde::{Deserialize, Deserializer};
 
-pub(crate) use self::router::RouterConfig;
+pub(crate) use self::router::{RoutedNode, RouterConfig};
 pub(crate) use self::services::{ServiceCheck, ServiceConfig};
+pub(crate) use self::tls::Tls;
 use self::users::Users;
 pub(crate) use self::words::{Acknowledgement, CoordinatorKind, HeldWhen, ReplicationWay, Word};
 
@@ -62,6 +67,9 @@ pub(crate) struct NodeConfig {
     pub(crate) admin: Admin,
     #[serde(default)]
     pub(crate) tls: Tls,
+    /// What the files of `[tls]` say; none if none is given.
+    #[serde(skip)]
+    pub(crate) identity: Option<Arc<Identity>>,
 }
 
 /// Addresses to bind, `host:port` with an IP address.
@@ -256,13 +264,9 @@ pub(crate) struct Admin {
     pub(crate) token_file: Option<PathBuf>,
     /// The bearer token that a GET from elsewhere than loopback needs.
     pub(crate) read_token_file: Option<PathBuf>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Tls {
-    /// Written out: plain text off loopback is meant.
-    pub(crate) insecure: bool,
+    /// Names by which this node's admin HTTP is asked from its own machine, besides addresses,
+    /// localhost, the machine's name and those of the certificate.
+    pub(crate) hosts: Vec<String>,
 }
 
 /// A length of time as operators write it: `200ms`, `4s`.
@@ -362,7 +366,10 @@ impl NodeConfig {
         let fail = |problems| ConfigError::new(file, problems);
         let (text, environment) = sources(file)?;
         let mut config = Self::parse(&text, &environment).map_err(fail)?;
-        config.read_users(file.parent().unwrap_or(Path::new(""))).map_err(fail)?;
+        let folder = file.parent().unwrap_or(Path::new(""));
+        config.read_users(folder).map_err(fail)?;
+        config.tls = config.tls.below(folder);
+        config.identity = config.tls.read().map_err(fail)?;
         Ok(config)
     }
 
@@ -380,7 +387,8 @@ impl NodeConfig {
     /// Parses the file's text and the environment's variables that begin with the prefix.
     fn parse(text: &str, environment: &BTreeMap<String, String>) -> Result<Self, Vec<String>> {
         check_keys(text, environment, keys::NODE)?;
-        let config: Self = layered(text, environment, &["coordinator.zookeeper.servers"])?;
+        let config: Self =
+            layered(text, environment, &["coordinator.zookeeper.servers", "admin.hosts"])?;
         let problems = config.validate();
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
@@ -400,15 +408,15 @@ impl NodeConfig {
             ("admin.read_token_file", &self.admin.read_token_file),
         ] {
             if let Some(file) = file
-                && let Err(error) = std::fs::metadata(file)
+                && let Err(problem) = tls::check_secret(key, file)
             {
-                problems.push(format!("{key} = {:?}: {error}", file.display()));
+                problems.push(problem);
             }
         }
         if let Some(url) = &self.alerts.webhook
-            && !url.starts_with("http://")
+            && let Err(error) = url.parse::<Url>()
         {
-            problems.push(format!("alerts.webhook = {url:?}: must begin with http://"));
+            problems.push(format!("alerts.webhook: {error}"));
         }
         problems
     }
@@ -429,7 +437,7 @@ impl NodeConfig {
         .into_iter()
         .filter_map(|(key, address)| Some((key, address?)))
         .collect();
-        check_listening(problems, &addresses, self.tls.insecure);
+        check_listening(problems, &addresses, &self.tls);
     }
 
     fn validate_peer(&self, problems: &mut Vec<String>) {
@@ -628,17 +636,24 @@ fn check_name(problems: &mut Vec<String>, key: &str, value: &str) {
 }
 
 /// No address is bound twice, and none is open to others in plain text unless that is meant.
-fn check_listening(problems: &mut Vec<String>, addresses: &[(&str, SocketAddr)], insecure: bool) {
+fn check_listening(problems: &mut Vec<String>, addresses: &[(&str, SocketAddr)], tls: &Tls) {
     for (i, (key, address)) in addresses.iter().enumerate() {
         for (other_key, other) in &addresses[..i] {
             if address == other && address.port() != 0 {
                 problems.push(format!("{key} and {other_key} are both {address}"));
             }
         }
-        if !address.ip().is_loopback() && !insecure {
+        // The link speaks plain text in this version.
+        let guarded = tls.is_server() && *key != "listen.peer";
+        if !address.ip().is_loopback() && !guarded && !tls.insecure {
+            let need = if tls.is_server() {
+                "the link does not speak TLS in this version"
+            } else {
+                "tls.certificate and tls.key are not given"
+            };
             problems.push(format!(
-                "{key} = \"{address}\" is not a loopback address and TLS is not built in this \
-                 version: write tls.insecure = true if plain text is meant"
+                "{key} = \"{address}\" is not a loopback address and {need}: write tls.insecure = \
+                 true if plain text is meant"
             ));
         }
     }

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use hotpair_tls::Identity;
 use serde::{Deserialize, Deserializer};
 
 use super::{
     ConfigError, Span, Tls, between, check_keys, check_listening, check_name, has_port, keys,
-    layered, sources,
+    layered, sources, tls,
 };
 
 /// Everything a router is told.
@@ -28,6 +30,9 @@ pub(crate) struct RouterConfig {
     pub(crate) admin: RouterAdmin,
     #[serde(default)]
     pub(crate) tls: Tls,
+    /// What the files of `[tls]` say; none if none is given.
+    #[serde(skip)]
+    pub(crate) identity: Option<Arc<Identity>>,
     /// The text of `admin.read_token_file`, blanks at either end left out.
     #[serde(skip)]
     pub(crate) read_token: Option<String>,
@@ -40,7 +45,8 @@ pub(crate) struct RouterListen {
     pub(crate) admin: SocketAddr,
 }
 
-/// A node of the pair, `host:port` as seen from here.
+/// A node of the pair as seen from here: `host:port`, which is reached over TLS where `tls.authority`
+/// is given; or `https://host:port` or `http://host:port`, to say which.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct RoutedNode {
     pub(crate) name: String,
@@ -109,6 +115,8 @@ impl Default for RouterLimits {
 pub(crate) struct RouterAdmin {
     /// The nodes' read token, which their events need from elsewhere than loopback.
     pub(crate) read_token_file: Option<PathBuf>,
+    /// Names by which the router's admin HTTP is asked from its own machine, as in a node's file.
+    pub(crate) hosts: Vec<String>,
 }
 
 /// An amount of memory as operators write it: `64MiB`, `512KiB`.
@@ -137,6 +145,17 @@ fn parse_size(text: &str) -> Option<usize> {
     number.parse::<usize>().ok()?.checked_mul(1 << shift)
 }
 
+impl RoutedNode {
+    /// The URL of one of its ports.
+    pub(crate) fn url(address: &str, tls: &Tls) -> String {
+        match tls.authority {
+            _ if address.contains("://") => address.to_owned(),
+            Some(_) => format!("https://{address}"),
+            None => format!("http://{address}"),
+        }
+    }
+}
+
 impl RouterConfig {
     /// Whether a file looks like a router's: only those have nodes.
     pub(crate) fn is_meant(file: &Path) -> bool {
@@ -152,6 +171,8 @@ impl RouterConfig {
         let (text, environment) = sources(file)?;
         let mut config = Self::parse(&text, &environment).map_err(fail)?;
         if let Some(token_file) = &config.admin.read_token_file {
+            tls::check_secret("admin.read_token_file", token_file)
+                .map_err(|problem| fail(vec![problem]))?;
             let shown = token_file.display();
             let told =
                 |why: String| fail(vec![format!("admin.read_token_file = {shown:?}: {why}")]);
@@ -163,6 +184,8 @@ impl RouterConfig {
             }
             config.read_token = Some(token.to_owned());
         }
+        config.tls = config.tls.below(file.parent().unwrap_or(Path::new("")));
+        config.identity = config.tls.read().map_err(fail)?;
         Ok(config)
     }
 
@@ -171,7 +194,7 @@ impl RouterConfig {
         environment: &BTreeMap<String, String>,
     ) -> Result<Self, Vec<String>> {
         check_keys(text, environment, keys::ROUTER)?;
-        let config: Self = layered(text, environment, &[])?;
+        let config: Self = layered(text, environment, &["admin.hosts"])?;
         let problems = config.validate();
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
@@ -181,7 +204,7 @@ impl RouterConfig {
         check_name(&mut problems, "pair", &self.pair);
         let addresses =
             [("listen.client", self.listen.client), ("listen.admin", self.listen.admin)];
-        check_listening(&mut problems, &addresses, self.tls.insecure);
+        check_listening(&mut problems, &addresses, &self.tls);
         self.validate_nodes(&mut problems);
         let hold = &self.hold;
         between(&mut problems, "hold.planned", hold.planned, 0, 60_000);
@@ -220,8 +243,14 @@ impl RouterConfig {
             }
             for (key, address) in [("client", &node.client), ("admin", &node.admin)] {
                 let key = format!("nodes {name:?}: {key}");
-                if !has_port(address) {
+                let (scheme, bare) = address.split_once("://").unwrap_or(("", address));
+                if !has_port(bare) || !["", "http", "https"].contains(&scheme) {
                     problems.push(format!("{key} = {address:?}: write host:port"));
+                }
+                if scheme == "https" && self.tls.authority.is_none() {
+                    problems.push(format!(
+                        "{key} = {address:?} and tls.authority is not given: nobody could vouch for it"
+                    ));
                 }
                 if let Some((other, _)) = addresses.iter().find(|(_, known)| known == address) {
                     problems.push(format!("{key} and {other} are both {address}"));
@@ -320,6 +349,14 @@ mod tests {
         let said = RouterConfig::read(&file).unwrap_err().to_string();
         assert!(said.contains("read_token_file") && said.contains("read.token"), "{said}");
         std::fs::write(&token, "secret\n").unwrap();
+        let mode = |mode| {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&token, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(0o644);
+        let said = RouterConfig::read(&file).unwrap_err().to_string();
+        assert!(said.contains("admin.read_token_file") && said.contains("mode 0644"), "{said}");
+        mode(0o640);
         let config = RouterConfig::read(&file).unwrap();
         assert_eq!(config.read_token.as_deref(), Some("secret"));
         std::fs::remove_dir_all(&folder).unwrap();

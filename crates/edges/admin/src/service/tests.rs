@@ -141,6 +141,7 @@ fn serving(tokens: Tokens) -> Served {
         health: Arc::clone(&health),
         live: Arc::clone(&gate) as Arc<dyn Live>,
         tokens,
+        hosts: Hosts::default(),
         commands: orders,
         services: Arc::new(crate::services::tests::OneService),
     });

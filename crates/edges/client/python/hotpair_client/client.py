@@ -1,5 +1,6 @@
 """The client: the addresses, and what is done without a session."""
 
+import ssl
 import time
 
 from .errors import ConfigurationError, data_of
@@ -10,13 +11,26 @@ TARGETS_MAX = 4
 
 
 class Client:
-    """A client of a pair: both routers' client addresses, or both nodes', the first tried first."""
+    """A client of a pair: both routers' client addresses, or both nodes', the first tried first.
 
-    def __init__(self, targets, call_limit=30.0, connect_limit=1.0, log_in_again=False):
-        addresses = [_address(target) for target in targets]
-        if not 1 <= len(addresses) <= TARGETS_MAX:
+    ``authority`` is a file (PEM) with the authorities that sign the pair's certificates: TLS is spoken,
+    and nobody else is trusted. Without it an ``https://`` target must be signed by somebody whom this
+    machine trusts."""
+
+    def __init__(
+        self, targets, call_limit=30.0, connect_limit=1.0, log_in_again=False, authority=None
+    ):
+        scheme = "https" if authority else "http"
+        found = [_address(target, scheme) for target in targets]
+        if not 1 <= len(found) <= TARGETS_MAX:
             raise ConfigurationError(f"a client needs 1 to {TARGETS_MAX} targets")
-        self._wire = Wire(addresses, connect_limit)
+        # Nodes name each other without a scheme: there is one for all.
+        if len({scheme for scheme, _ in found}) > 1:
+            raise ConfigurationError("all targets speak TLS (https), or none does")
+        if authority and found[0][0] != "https":
+            raise ConfigurationError("with an authority given, targets must be https://")
+        context = _context(authority) if found[0][0] == "https" else None
+        self._wire = Wire([address for _, address in found], connect_limit, context)
         self._call_limit = call_limit
         self._log_in_again = log_in_again
 
@@ -33,9 +47,20 @@ class Client:
         return data_of(self._wire.ask("/v1/call", body, False, limit, deadline)[0])
 
 
-def _address(target):
-    address = target[len("http://"):] if target.startswith("http://") else target
+def _address(target, scheme):
+    if "://" in target:
+        scheme, _, address = target.partition("://")
+    else:
+        address = target
     host, colon, port = address.rstrip("/").rpartition(":")
-    if not colon or not host or "/" in host or not port.isdigit():
-        raise ConfigurationError(f"{target!r}: give http://HOST:PORT, and no more")
-    return f"{host}:{port}"
+    good = colon and host and "/" not in host and port.isdigit()
+    if not good or scheme not in ("http", "https"):
+        raise ConfigurationError(f"{target!r}: give https://HOST:PORT, and no more")
+    return scheme, f"{host}:{port}"
+
+
+def _context(authority):
+    try:
+        return ssl.create_default_context(cafile=authority)
+    except OSError as error:
+        raise ConfigurationError(f"authority {authority!r}: {error}") from error

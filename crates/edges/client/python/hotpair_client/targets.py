@@ -120,8 +120,8 @@ class Targets:
         if self._preferred != index:
             return  # somebody has been led on since
         named = (envelope.get("data") or {}).get("master")
-        if isinstance(named, str) and re.fullmatch(r"(http://)?[\w.\-\[\]:]+:\d{1,5}", named):
-            named = named[len("http://"):] if named.startswith("http://") else named
+        if isinstance(named, str) and re.fullmatch(r"(https?://)?[\w.\-\[\]:]+:\d{1,5}", named):
+            named = named.rpartition("://")[2]
             place = self._place(named)
             if place is None:
                 del self._all[TARGETS_MAX - 1:]

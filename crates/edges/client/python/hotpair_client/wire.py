@@ -22,10 +22,11 @@ READ_LIMIT_S = 10.0
 class Wire:
     """The way to the pair; shared by everything of one client."""
 
-    def __init__(self, addresses, connect_limit):
+    def __init__(self, addresses, connect_limit, context=None):
         self._targets = Targets(addresses)
         self._lock = threading.Lock()
         self._connect_limit = connect_limit
+        self._context = context
         self._kept = threading.local()
         self._heard_at = {}
 
@@ -79,7 +80,11 @@ class Wire:
                 if repeatable and not self._is_alive(address):
                     connection.close()
                     return Nothing(True, "does not answer, nor to a second question")
-            connection.sock.settimeout(READ_LIMIT_S)
+            limit = READ_LIMIT_S
+            if self._context is not None:
+                # What has come under TLS need not be the answer's beginning.
+                limit = max(limit, deadline - time.monotonic())
+            connection.sock.settimeout(limit)
             response = connection.getresponse()
             heard = read(response)
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -98,9 +103,13 @@ class Wire:
 
     def connect(self, address):
         host, _, port = address.rpartition(":")
-        connection = http.client.HTTPConnection(
-            host.strip("[]"), int(port), timeout=self._connect_limit
-        )
+        host, limit = host.strip("[]"), self._connect_limit
+        if self._context is None:
+            connection = http.client.HTTPConnection(host, int(port), timeout=limit)
+        else:
+            connection = http.client.HTTPSConnection(
+                host, int(port), timeout=limit, context=self._context
+            )
         connection.connect()
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection

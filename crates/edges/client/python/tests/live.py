@@ -1,6 +1,7 @@
 """Against a real pair, which whoever started this breaks meanwhile.
 
-Told by its environment: HOTPAIR_TARGETS (with commas between), HOTPAIR_USER, HOTPAIR_PASSWORD. Says
+Told by its environment: HOTPAIR_TARGETS (with commas between), HOTPAIR_USER, HOTPAIR_PASSWORD, and
+HOTPAIR_TLS_AUTHORITY where the pair speaks TLS. Says
 "counting" once it counts, counts until a line comes in, and then says what it counted, as JSON.
 """
 
@@ -24,7 +25,9 @@ def check(truth, what):
 
 
 def main():
-    client = Client(os.environ["HOTPAIR_TARGETS"].split(","), call_limit=60.0)
+    authority = os.environ.get("HOTPAIR_TLS_AUTHORITY")
+    targets = os.environ["HOTPAIR_TARGETS"].split(",")
+    client = Client(targets, call_limit=60.0, authority=authority)
     user, password = os.environ["HOTPAIR_USER"], os.environ["HOTPAIR_PASSWORD"]
     try:
         client.log_in(user, "guess")

@@ -91,9 +91,13 @@ class NumbersTest(unittest.TestCase):
 class ConfigurationTest(unittest.TestCase):
     def test_addresses_and_names_that_make_no_sense_are_refused(self):
         Client(["http://a:1", "b:2/"])
-        for bad in [[], ["https://a:1"], ["a"], ["http://a:1/v1"], ["a:1"] * 5]:
+        Client(["https://a:1", "https://b:2"])
+        for bad in [[], ["https://a:1", "b:2"], ["ftp://a:1"], ["a"], ["http://a:1/v1"], ["a:1"] * 5]:
             with self.assertRaises(ConfigurationError, msg=bad):
                 Client(bad)
+        for bad in ["https://a:1", "http://a:1"]:
+            with self.assertRaises(ConfigurationError, msg=bad):
+                Client([bad], authority="/nowhere.pem")
         self.assertEqual(named("g/s/1.0:n"), {"gsv": "g/s/1.0", "name": "n"})
         for bad in ["echo", "g/s:n", "g/s/1:", True]:
             with self.assertRaises(ConfigurationError, msg=bad):

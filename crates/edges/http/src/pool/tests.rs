@@ -1,4 +1,5 @@
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use super::*;
 

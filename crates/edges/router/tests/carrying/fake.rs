@@ -203,7 +203,8 @@ impl Stage {
                 node: NodeIndex(index),
                 name: name.to_owned(),
                 pair: "trade".to_owned(),
-                admin: node.admin.to_string(),
+                admin: format!("http://{}", node.admin),
+                dialler: hotpair_http::Dialler::plain(),
                 authorization: None,
             };
             tokio::spawn(follow(follower, Arc::clone(&desk)));
