@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use hotpair_coordinator::{FunctionEntry, MasterEndpoints, ZooKeeperSettings};
+use hotpair_coordinator::{Access, FunctionEntry, MasterEndpoints, ZooKeeperSettings};
 use hotpair_core::pair::Settings;
 use hotpair_core::pair::identity::{Identity, Incarnation, NodeId};
 use hotpair_core::pair::settings::CoordinatorKind;
@@ -71,7 +71,7 @@ pub(crate) fn zookeeper_settings(
 ) -> Option<ZooKeeperSettings> {
     let zookeeper = config.coordinator.zookeeper.as_ref()?;
     Some(ZooKeeperSettings {
-        servers: zookeeper.servers.clone(),
+        access: zookeeper_access(config, zookeeper),
         session_timeout: zookeeper.session_timeout.0,
         root: zookeeper.root.clone(),
         pair: config.pair.clone(),
@@ -86,6 +86,11 @@ pub(crate) fn zookeeper_settings(
         functions,
         master_endpoints,
     })
+}
+
+/// How ZooKeeper is reached, and as whom.
+pub(crate) fn zookeeper_access(config: &NodeConfig, zookeeper: &config::ZooKeeper) -> Access {
+    Access { servers: zookeeper.servers.clone(), auth: config.zookeeper_auth.clone() }
 }
 
 /// How tables are kept.

@@ -10,6 +10,8 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use zookeeper_client::{Client, Error, SessionInfo};
 
+use crate::access::Access;
+
 /// A connected session. Dropped: the connection is gone, the session lives on until it expires.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -59,12 +61,19 @@ pub(crate) struct Plan {
 }
 
 /// One attempt at one server.
-pub(crate) async fn connect(server: &str, plan: Plan) -> Result<Client, ConnectError> {
+pub(crate) async fn connect(
+    access: &Access,
+    server: &str,
+    plan: Plan,
+) -> Result<Client, ConnectError> {
     let Plan { session, session_timeout, within, at_drop } = plan;
     let mut connector = Client::connector()
         .with_session_timeout(session_timeout)
         .with_connection_timeout(within)
         .with_fail_eagerly();
+    if let Some(auth) = &access.auth {
+        connector = connector.with_auth("digest", auth.line());
+    }
     if let Some(session) = session {
         connector = connector.with_session(session);
     }

@@ -52,7 +52,7 @@ pub(super) const NODE: &[(&str, Key)] = &[
                     ("session_timeout", Value),
                     ("root", Value),
                     ("fast_takeover", Value),
-                    ("auth", Later),
+                    ("auth", Value),
                     ("tls", Later),
                 ]),
             ),

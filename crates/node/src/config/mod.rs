@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hotpair_coordinator::Auth;
 use serde::{Deserialize, Deserializer};
 
 pub(crate) use self::router::RouterConfig;
@@ -48,6 +49,9 @@ pub(crate) struct NodeConfig {
     /// What the users file says; none if none is configured.
     #[serde(skip)]
     pub(crate) users: Option<Users>,
+    /// The user of ZooKeeper; nobody in particular if none is configured.
+    #[serde(skip)]
+    pub(crate) zookeeper_auth: Option<Auth>,
     /// Large read-mostly data to load.
     #[serde(default)]
     pub(crate) datasets: Vec<DatasetConfig>,
@@ -118,6 +122,8 @@ pub(crate) struct ZooKeeper {
     /// Take over a dead or silent peer without waiting for its session's expiry.
     #[serde(default = "default_true")]
     pub(crate) fast_takeover: bool,
+    /// A file with one line, `user:password`; relative to this file's folder. Both nodes the same.
+    pub(crate) auth: Option<PathBuf>,
 }
 
 fn default_session_timeout() -> Span {
@@ -343,7 +349,9 @@ impl NodeConfig {
         let fail = |problems| ConfigError::new(file, problems);
         let (text, environment) = sources(file)?;
         let mut config = Self::parse(&text, &environment).map_err(fail)?;
-        config.read_users(file.parent().unwrap_or(Path::new(""))).map_err(fail)?;
+        let folder = file.parent().unwrap_or(Path::new(""));
+        config.read_users(folder).map_err(fail)?;
+        config.read_zookeeper_auth(folder).map_err(fail)?;
         Ok(config)
     }
 
@@ -354,6 +362,17 @@ impl NodeConfig {
             let users = Users::read(&folder.join(file))
                 .map_err(|problems| problems.into_iter().map(told).collect::<Vec<_>>())?;
             self.users = Some(users);
+        }
+        Ok(())
+    }
+
+    /// Reads the user of ZooKeeper, if there is to be one; the path is relative to this folder.
+    fn read_zookeeper_auth(&mut self, folder: &Path) -> Result<(), Vec<String>> {
+        let file = self.coordinator.zookeeper.as_ref().and_then(|z| z.auth.as_ref());
+        if let Some(file) = file {
+            let auth = Auth::read(&folder.join(file))
+                .map_err(|what| vec![format!("coordinator.zookeeper.auth: {what}")])?;
+            self.zookeeper_auth = Some(auth);
         }
         Ok(())
     }

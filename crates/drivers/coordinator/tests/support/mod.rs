@@ -9,12 +9,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hotpair_coordinator::{FunctionEntry, ZooKeeperDriver, ZooKeeperSettings};
+use hotpair_coordinator::{Access, FunctionEntry, ZooKeeperDriver, ZooKeeperSettings};
 use hotpair_core::pair::Moment;
 use hotpair_core::pair::effect::{
     HandoverBound, Replace, SyncBound, ZooKeeperOrder, ZooKeeperRequest,
 };
-use hotpair_core::pair::fact::{Answer, Fact, Picture, SessionId, ZooKeeperEvent};
+use hotpair_core::pair::fact::{Answer, Fact, LookTrouble, Picture, SessionId, ZooKeeperEvent};
 use hotpair_core::pair::identity::{BootId, Epoch, Identity, Incarnation, Instance, NodeId};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::mpsc;
@@ -162,6 +162,11 @@ impl Server {
         kill_process(Pid::from_child(child), signal).unwrap();
     }
 
+    /// As anybody gets there.
+    pub fn open(&self) -> Access {
+        Access::open(vec![self.address.to_string()])
+    }
+
     /// An ordinary client, to do what others would do.
     pub async fn client(&self) -> zookeeper_client::Client {
         zookeeper_client::Client::connect(&self.address.to_string()).await.unwrap()
@@ -186,7 +191,7 @@ pub fn now() -> Moment {
 
 pub fn settings(servers: &[SocketAddr]) -> ZooKeeperSettings {
     ZooKeeperSettings {
-        servers: servers.iter().map(SocketAddr::to_string).collect(),
+        access: Access::open(servers.iter().map(SocketAddr::to_string).collect()),
         session_timeout: T,
         root: "/hotpair".to_owned(),
         pair: PAIR.to_owned(),
@@ -316,10 +321,10 @@ impl Node {
         picture
     }
 
-    pub async fn look_fails(&mut self) -> (String, bool) {
+    pub async fn look_fails(&mut self) -> (String, LookTrouble) {
         self.order(ZooKeeperRequest::Look);
         self.until(|event| match event {
-            ZooKeeperEvent::LookFailed { reason, foreign } => Some((reason, foreign)),
+            ZooKeeperEvent::LookFailed { reason, trouble } => Some((reason, trouble)),
             ZooKeeperEvent::Looked { picture } => panic!("looked well: {picture:?}"),
             _ => None,
         })
