@@ -17,6 +17,7 @@ zookeeper|java /usr/share/java/zookeeper.jar|zookeeper default-jre-headless
 namespaces|ip nft iptables nsenter|iproute2 nftables iptables util-linux
 systemd|systemd-analyze|systemd
 python|python3|python3
+openssl|openssl|openssl
 nspawn|systemd-nspawn debootstrap nsenter|systemd-container debootstrap util-linux
 prometheus|promtool|prometheus
 proxies|haproxy wrk|haproxy wrk

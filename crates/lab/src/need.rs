@@ -21,6 +21,8 @@ pub enum Need {
     Prometheus,
     /// `haproxy`, and `wrk` to ask it.
     Proxies,
+    /// `openssl`, which makes certificates.
+    OpenSsl,
 }
 
 impl Need {
@@ -33,6 +35,7 @@ impl Need {
             Self::Nspawn => "nspawn",
             Self::Prometheus => "prometheus",
             Self::Proxies => "proxies",
+            Self::OpenSsl => "openssl",
         }
     }
 }

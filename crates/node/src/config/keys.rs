@@ -26,6 +26,9 @@ use Key::{Later, Names, Table, Tables, Value};
 
 const LISTEN: Key = Table(&[("client", Value), ("admin", Value), ("peer", Value)]);
 
+const TLS: Key =
+    Table(&[("insecure", Value), ("certificate", Value), ("key", Value), ("authority", Value)]);
+
 pub(super) const NODE: &[(&str, Key)] = &[
     ("pair", Value),
     ("node", Value),
@@ -107,10 +110,7 @@ pub(super) const NODE: &[(&str, Key)] = &[
     ("alerts", Table(&[("webhook", Value)])),
     ("control", Table(&[("act", Value), ("switches_per_hour", Value)])),
     ("admin", Table(&[("token_file", Value), ("read_token_file", Value)])),
-    (
-        "tls",
-        Table(&[("insecure", Value), ("certificate", Later), ("key", Later), ("authority", Later)]),
-    ),
+    ("tls", TLS),
 ];
 
 /// The keys of a router's file.
@@ -119,10 +119,7 @@ pub(super) const ROUTER: &[(&str, Key)] = &[
     ("listen", Table(&[("client", Value), ("admin", Value)])),
     ("nodes", Tables(&[("name", Value), ("client", Value), ("admin", Value)])),
     ("admin", Table(&[("read_token_file", Value)])),
-    (
-        "tls",
-        Table(&[("insecure", Value), ("certificate", Later), ("key", Later), ("authority", Later)]),
-    ),
+    ("tls", TLS),
     ("vsoa", Later),
     ("services", Later),
     ("hold", Table(&[("planned", Value), ("crash", Value), ("bytes", Value), ("bound", Value)])),

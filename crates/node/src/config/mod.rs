@@ -7,6 +7,7 @@
 mod keys;
 pub(crate) mod router;
 mod services;
+mod tls;
 pub(crate) mod users;
 mod words;
 
@@ -14,13 +15,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hotpair_coordinator::Auth;
+use hotpair_tls::Identity;
 use serde::{Deserialize, Deserializer};
 
 pub(crate) use self::router::RouterConfig;
 pub(crate) use self::services::{ServiceCheck, ServiceConfig};
+pub(crate) use self::tls::Tls;
 use self::users::Users;
 pub(crate) use self::words::{Acknowledgement, CoordinatorKind, HeldWhen, ReplicationWay, Word};
 
@@ -66,6 +70,9 @@ pub(crate) struct NodeConfig {
     pub(crate) admin: Admin,
     #[serde(default)]
     pub(crate) tls: Tls,
+    /// What the files of `[tls]` say; none if none is given.
+    #[serde(skip)]
+    pub(crate) identity: Option<Arc<Identity>>,
 }
 
 /// Addresses to bind, `host:port` with an IP address.
@@ -261,13 +268,6 @@ pub(crate) struct Admin {
     pub(crate) read_token_file: Option<PathBuf>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Tls {
-    /// Written out: plain text off loopback is meant.
-    pub(crate) insecure: bool,
-}
-
 /// A length of time as operators write it: `200ms`, `4s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span(pub(crate) Duration);
@@ -352,6 +352,7 @@ impl NodeConfig {
         let folder = file.parent().unwrap_or(Path::new(""));
         config.read_users(folder).map_err(fail)?;
         config.read_zookeeper_auth(folder).map_err(fail)?;
+        config.identity = config.tls.read(folder).map_err(fail)?;
         Ok(config)
     }
 
@@ -429,7 +430,7 @@ impl NodeConfig {
         .into_iter()
         .filter_map(|(key, address)| Some((key, address?)))
         .collect();
-        check_listening(problems, &addresses, self.tls.insecure);
+        check_listening(problems, &addresses, &self.tls);
     }
 
     fn validate_peer(&self, problems: &mut Vec<String>) {
@@ -628,17 +629,24 @@ fn check_name(problems: &mut Vec<String>, key: &str, value: &str) {
 }
 
 /// No address is bound twice, and none is open to others in plain text unless that is meant.
-fn check_listening(problems: &mut Vec<String>, addresses: &[(&str, SocketAddr)], insecure: bool) {
+fn check_listening(problems: &mut Vec<String>, addresses: &[(&str, SocketAddr)], tls: &Tls) {
     for (i, (key, address)) in addresses.iter().enumerate() {
         for (other_key, other) in &addresses[..i] {
             if address == other && address.port() != 0 {
                 problems.push(format!("{key} and {other_key} are both {address}"));
             }
         }
-        if !address.ip().is_loopback() && !insecure {
+        // The link speaks plain text in this version.
+        let guarded = tls.is_server() && *key != "listen.peer";
+        if !address.ip().is_loopback() && !guarded && !tls.insecure {
+            let need = if tls.is_server() {
+                "the link does not speak TLS in this version"
+            } else {
+                "tls.certificate and tls.key are not given"
+            };
             problems.push(format!(
-                "{key} = \"{address}\" is not a loopback address and TLS is not built in this \
-                 version: write tls.insecure = true if plain text is meant"
+                "{key} = \"{address}\" is not a loopback address and {need}: write tls.insecure = \
+                 true if plain text is meant"
             ));
         }
     }

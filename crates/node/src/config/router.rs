@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use hotpair_tls::Identity;
 use serde::{Deserialize, Deserializer};
 
 use super::{
@@ -28,6 +30,9 @@ pub(crate) struct RouterConfig {
     pub(crate) admin: RouterAdmin,
     #[serde(default)]
     pub(crate) tls: Tls,
+    /// What the files of `[tls]` say; none if none is given.
+    #[serde(skip)]
+    pub(crate) identity: Option<Arc<Identity>>,
     /// The text of `admin.read_token_file`, blanks at either end left out.
     #[serde(skip)]
     pub(crate) read_token: Option<String>,
@@ -163,6 +168,8 @@ impl RouterConfig {
             }
             config.read_token = Some(token.to_owned());
         }
+        let folder = file.parent().unwrap_or(Path::new(""));
+        config.identity = config.tls.read(folder).map_err(fail)?;
         Ok(config)
     }
 
@@ -178,7 +185,7 @@ impl RouterConfig {
         check_name(&mut problems, "pair", &self.pair);
         let addresses =
             [("listen.client", self.listen.client), ("listen.admin", self.listen.admin)];
-        check_listening(&mut problems, &addresses, self.tls.insecure);
+        check_listening(&mut problems, &addresses, &self.tls);
         self.validate_nodes(&mut problems);
         let hold = &self.hold;
         between(&mut problems, "hold.planned", hold.planned, 0, 60_000);
