@@ -13,7 +13,10 @@ use hotpair_core::services::users;
 use hotpair_core::tables::replication::ReplicationSettings;
 use hotpair_gateway::{ClientSettings, SessionSettings};
 use hotpair_journal::Durability;
+use hotpair_link::LinkSecurity;
+use hotpair_link::redo::MasterAddress;
 use hotpair_store::{DatasetSpec, Source, Unpivot};
+use hotpair_tls::TlsError;
 use tokio::sync::watch;
 
 use crate::config::{self, Acknowledgement, DatasetConfig, HeldWhen, NodeConfig};
@@ -75,14 +78,11 @@ pub(crate) fn zookeeper_settings(
         session_timeout: zookeeper.session_timeout.0,
         root: zookeeper.root.clone(),
         pair: config.pair.clone(),
-        endpoints: [
-            ("client", Some(config.listen.client)),
-            ("admin", Some(config.listen.admin)),
-            ("peer", config.listen.peer),
-        ]
-        .into_iter()
-        .filter_map(|(name, address)| Some((name.to_owned(), address?.to_string())))
-        .collect(),
+        endpoints: config
+            .advertised()
+            .into_iter()
+            .filter_map(|(name, address)| Some((name.to_owned(), address?)))
+            .collect(),
         functions,
         master_endpoints,
     })
@@ -93,8 +93,21 @@ pub(crate) fn zookeeper_access(config: &NodeConfig, zookeeper: &config::ZooKeepe
     Access { servers: zookeeper.servers.clone(), auth: config.zookeeper_auth.clone() }
 }
 
+/// TLS on the link, if there are files for it.
+pub(crate) fn link_security(config: &NodeConfig) -> Result<Option<LinkSecurity>, TlsError> {
+    let identity = config.identity.as_ref().filter(|_| config.tls.is_mutual());
+    let security = |identity: &Arc<hotpair_tls::Identity>| {
+        LinkSecurity::new(identity, &config.pair, config.tls.insecure)
+    };
+    identity.map(security).transpose()
+}
+
 /// How tables are kept.
-pub(crate) fn tables(config: &NodeConfig, clean: bool) -> TablesSettings {
+pub(crate) fn tables(
+    config: &NodeConfig,
+    security: Option<LinkSecurity>,
+    clean: bool,
+) -> TablesSettings {
     TablesSettings {
         directory: config.tables.directory.clone(),
         durability: match config.tables.durability {
@@ -108,7 +121,10 @@ pub(crate) fn tables(config: &NodeConfig, clean: bool) -> TablesSettings {
         },
         clean,
         idle_timeout_ms: config.sessions.idle_timeout.ms(),
-        peer: config.peer.as_ref().map(|peer| peer.address.clone()),
+        peer: config
+            .peer
+            .as_ref()
+            .map(|peer| MasterAddress { address: peer.address.clone(), security }),
         peer_directory: config.tables.peer_directory.clone(),
         at_promotion: match config.users.clone() {
             Some(users) => Box::new(move |store| users::difference(&users.rows, store)),

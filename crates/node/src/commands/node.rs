@@ -18,6 +18,7 @@ use hotpair_core::services::dataset::LoadMode;
 use hotpair_ctl::Outcome;
 use hotpair_gateway::{Catalogue, GateKeeper, Registered, Sessions, Whereabouts};
 use hotpair_link::LinkDriver;
+use hotpair_link::redo::MasterAddress;
 use hotpair_protocol::Addresses;
 use hotpair_store::DatasetSpec;
 use tokio::sync::{mpsc, watch};
@@ -67,6 +68,11 @@ pub(crate) fn run(arguments: &NodeArguments, functions: Vec<Registered>) -> Resu
         admin = %config.listen.admin, peer = ?config.listen.peer,
         peer_admin = config.peer.as_ref().and_then(|peer| peer.admin.as_deref()), "node starts"
     );
+    for name in config.unreachable_addresses() {
+        tracing::warn!(
+            "others are told an address for {name} that they cannot reach: give advertise.{name}"
+        );
+    }
     let thread = std::thread::Builder::new().name("control".to_owned());
     let ended = thread.spawn(move || control.run())?.join();
     writer::wait_for(&writers);
@@ -107,11 +113,16 @@ fn assemble(
         journal,
         datasets: datasets.clone(),
     });
+    let security = settings::link_security(config)?;
     let link = match &config.peer {
-        Some(peer) => Some((peer.address.clone(), bind_peer(config)?)),
+        Some(peer) => {
+            let (address, security) = (peer.address.clone(), security.clone());
+            Some((MasterAddress { address, security }, bind_peer(config)?))
+        }
         None => None,
     };
-    let tables = TablesThread::start(settings::tables(config, clean), &me, facts.0.clone())?;
+    let tables = settings::tables(config, security, clean);
+    let tables = TablesThread::start(tables, &me, facts.0.clone())?;
     let sessions = Arc::new(Sessions::new(tables.tables.clone(), settings::sessions(config)));
     let business = Business::start(
         config,
@@ -185,11 +196,8 @@ fn first_snapshot(
     env!("CARGO_PKG_VERSION").clone_into(&mut snapshot.version);
     config.coordinator.kind.word().clone_into(&mut snapshot.coordinator);
     snapshot.functions = catalogue.entries();
-    snapshot.addresses = Addresses {
-        client: config.listen.client.to_string(),
-        admin: config.listen.admin.to_string(),
-        peer: config.listen.peer.map(|address| address.to_string()).unwrap_or_default(),
-    };
+    let [client, admin, peer] = config.advertised().map(|(_, address)| address.unwrap_or_default());
+    snapshot.addresses = Addresses { client, admin, peer };
     snapshot
 }
 

@@ -33,7 +33,7 @@ pub(super) const NODE: &[(&str, Key)] = &[
     ("pair", Value),
     ("node", Value),
     ("listen", LISTEN),
-    ("advertise", Later),
+    ("advertise", LISTEN),
     (
         "peer",
         Table(&[
