@@ -71,10 +71,10 @@ pub(crate) fn zookeeper_settings(
     config: &NodeConfig,
     functions: Vec<FunctionEntry>,
     master_endpoints: watch::Sender<Option<MasterEndpoints>>,
-) -> Option<ZooKeeperSettings> {
-    let zookeeper = config.coordinator.zookeeper.as_ref()?;
-    Some(ZooKeeperSettings {
-        access: zookeeper_access(config, zookeeper),
+) -> Result<Option<ZooKeeperSettings>, TlsError> {
+    let Some(zookeeper) = &config.coordinator.zookeeper else { return Ok(None) };
+    Ok(Some(ZooKeeperSettings {
+        access: zookeeper_access(config, zookeeper)?,
         session_timeout: zookeeper.session_timeout.0,
         root: zookeeper.root.clone(),
         pair: config.pair.clone(),
@@ -85,12 +85,20 @@ pub(crate) fn zookeeper_settings(
             .collect(),
         functions,
         master_endpoints,
-    })
+    }))
 }
 
 /// How ZooKeeper is reached, and as whom.
-pub(crate) fn zookeeper_access(config: &NodeConfig, zookeeper: &config::ZooKeeper) -> Access {
-    Access { servers: zookeeper.servers.clone(), auth: config.zookeeper_auth.clone() }
+pub(crate) fn zookeeper_access(
+    config: &NodeConfig,
+    zookeeper: &config::ZooKeeper,
+) -> Result<Access, TlsError> {
+    let identity = config.identity.as_ref().filter(|_| zookeeper.tls);
+    Ok(Access {
+        servers: zookeeper.servers.clone(),
+        auth: config.zookeeper_auth.clone(),
+        tls: identity.map(|identity| identity.client(&[])).transpose()?,
+    })
 }
 
 /// TLS on the link, if there are files for it.

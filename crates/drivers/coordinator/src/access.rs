@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hotpair_tls::Connector;
 use sha1::{Digest, Sha1};
 use zookeeper_client::{Acl, Acls, AuthId, CreateMode, CreateOptions, Permission};
 
@@ -21,6 +22,8 @@ pub struct Access {
     pub servers: Vec<String>,
     /// Whose znodes ours are; nobody's and everybody's without.
     pub auth: Option<Auth>,
+    /// TLS to the servers, which must be called as in `servers`; plain text without.
+    pub tls: Option<Connector>,
 }
 
 impl Access {

@@ -374,6 +374,7 @@ impl Worker {
                     error @ (ConnectError::NoAnswer { .. }
                     | ConnectError::Silent { .. }
                     | ConnectError::NoRuntime { .. }
+                    | ConnectError::NotReached { .. }
                     | ConnectError::Failed { .. }),
                 ) => {
                     tracing::debug!(reason = %error, "not attached yet");
@@ -430,6 +431,7 @@ impl Worker {
                 error @ (ConnectError::NoAnswer { .. }
                 | ConnectError::Silent { .. }
                 | ConnectError::NoRuntime { .. }
+                | ConnectError::NotReached { .. }
                 | ConnectError::Failed { .. }),
             ))) => error.to_string(),
             Ok(Err(_elapsed)) => format!("{server} did not answer in time"),

@@ -28,6 +28,7 @@ mod release;
 mod serving;
 mod settings;
 mod short_session;
+mod tunnel;
 
 pub use access::{Access, Auth};
 pub use driver::{Farewell, ZooKeeperDriver};

@@ -72,6 +72,7 @@ async fn open(access: &Access) -> Result<Client, ShortSessionError> {
                 | ConnectError::Silent { .. }
                 | ConnectError::SessionOver { .. }
                 | ConnectError::NoRuntime { .. }
+                | ConnectError::NotReached { .. }
                 | ConnectError::Failed { .. }),
             ) => reasons.push(error.to_string()),
         }

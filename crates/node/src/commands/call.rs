@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &CallArguments) -> Result<Outcome> {
                     config.coordinator.zookeeper.as_ref().context(
                         "[coordinator.zookeeper] is needed to find a function by its name",
                     )?;
-                let access = zookeeper_access(&config, zookeeper);
+                let access = zookeeper_access(&config, zookeeper)?;
                 let all =
                     hotpair_coordinator::read_functions(&access, &zookeeper.root, &config.pair)
                         .await?;

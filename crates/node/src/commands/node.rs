@@ -150,7 +150,7 @@ fn assemble(
     let control = Control {
         settings: pair,
         me,
-        zookeeper: settings::zookeeper_settings(config, registry_entries(&catalogue), endpoints),
+        zookeeper: settings::zookeeper_settings(config, registry_entries(&catalogue), endpoints)?,
         link,
         gate: keeper,
         datasets,

@@ -56,7 +56,7 @@ pub(super) const NODE: &[(&str, Key)] = &[
                     ("root", Value),
                     ("fast_takeover", Value),
                     ("auth", Value),
-                    ("tls", Later),
+                    ("tls", Value),
                 ]),
             ),
             ("binary_star", Later),

@@ -143,6 +143,9 @@ pub(crate) struct ZooKeeper {
     pub(crate) fast_takeover: bool,
     /// A file with one line, `user:password`; relative to this file's folder. Both nodes the same.
     pub(crate) auth: Option<PathBuf>,
+    /// With the files of `[tls]`; `servers` are secure ports then.
+    #[serde(default)]
+    pub(crate) tls: bool,
 }
 
 fn default_session_timeout() -> Span {
@@ -593,6 +596,13 @@ impl NodeConfig {
         }
         if zookeeper.servers.is_empty() {
             problems.push("coordinator.zookeeper.servers is empty".to_owned());
+        }
+        if zookeeper.tls && self.tls.authority.is_none() {
+            problems.push(
+                "coordinator.zookeeper.tls is true and tls.authority is not given: no server could be \
+                 trusted"
+                    .to_owned(),
+            );
         }
         for server in zookeeper.servers.iter().filter(|s| !has_port(s)) {
             problems.push(format!("coordinator.zookeeper.servers: {server:?}: write host:port"));
