@@ -1,8 +1,6 @@
 //! Each node behind a router of its own that translates addresses: the pair forms, tells clients
 //! where it is reached, and fails over.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests, which report by panicking")]
-
 use anyhow::{Context, Result, ensure};
 use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::{LIMIT, serves, settled};

@@ -102,7 +102,7 @@ pub(crate) fn zookeeper_access(
 }
 
 /// TLS on the link, if there are files for it.
-pub(crate) fn link_security(config: &NodeConfig) -> Result<Option<LinkSecurity>, TlsError> {
+fn link_security(config: &NodeConfig) -> Result<Option<LinkSecurity>, TlsError> {
     let identity = config.identity.as_ref().filter(|_| config.tls.is_mutual());
     let security = |identity: &Arc<hotpair_tls::Identity>| {
         LinkSecurity::new(identity, &config.pair, config.tls.insecure)
@@ -110,10 +110,17 @@ pub(crate) fn link_security(config: &NodeConfig) -> Result<Option<LinkSecurity>,
     identity.map(security).transpose()
 }
 
+/// Where the peer is, and how it is spoken to.
+pub(crate) fn peer(config: &NodeConfig) -> Result<Option<MasterAddress>, TlsError> {
+    let security = link_security(config)?;
+    let address = config.peer.as_ref().map(|peer| peer.address.clone());
+    Ok(address.map(|address| MasterAddress { address, security }))
+}
+
 /// How tables are kept.
 pub(crate) fn tables(
     config: &NodeConfig,
-    security: Option<LinkSecurity>,
+    peer: Option<MasterAddress>,
     clean: bool,
 ) -> TablesSettings {
     TablesSettings {
@@ -129,10 +136,7 @@ pub(crate) fn tables(
         },
         clean,
         idle_timeout_ms: config.sessions.idle_timeout.ms(),
-        peer: config
-            .peer
-            .as_ref()
-            .map(|peer| MasterAddress { address: peer.address.clone(), security }),
+        peer,
         peer_directory: config.tables.peer_directory.clone(),
         at_promotion: match config.users.clone() {
             Some(users) => Box::new(move |store| users::difference(&users.rows, store)),

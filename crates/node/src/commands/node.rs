@@ -18,7 +18,6 @@ use hotpair_core::services::dataset::LoadMode;
 use hotpair_ctl::Outcome;
 use hotpair_gateway::{Catalogue, GateKeeper, Registered, Sessions, Whereabouts};
 use hotpair_link::LinkDriver;
-use hotpair_link::redo::MasterAddress;
 use hotpair_protocol::Addresses;
 use hotpair_store::DatasetSpec;
 use tokio::sync::{mpsc, watch};
@@ -113,16 +112,10 @@ fn assemble(
         journal,
         datasets: datasets.clone(),
     });
-    let security = settings::link_security(config)?;
-    let link = match &config.peer {
-        Some(peer) => {
-            let (address, security) = (peer.address.clone(), security.clone());
-            Some((MasterAddress { address, security }, bind_peer(config)?))
-        }
-        None => None,
-    };
-    let tables = settings::tables(config, security, clean);
-    let tables = TablesThread::start(tables, &me, facts.0.clone())?;
+    let peer = settings::peer(config)?;
+    let listener = config.peer.as_ref().map(|_| bind_peer(config)).transpose()?;
+    let link = peer.clone().zip(listener);
+    let tables = TablesThread::start(settings::tables(config, peer, clean), &me, facts.0.clone())?;
     let sessions = Arc::new(Sessions::new(tables.tables.clone(), settings::sessions(config)));
     let business = Business::start(
         config,

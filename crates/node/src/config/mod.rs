@@ -391,6 +391,12 @@ impl NodeConfig {
         if self.peer.is_none() || identity.is_named(&self.pair) {
             return Ok(());
         }
+        if let Err(error) = hotpair_tls::name_of(&self.pair) {
+            return Err(vec![format!(
+                "pair = {:?} cannot stand in a certificate, which TLS on the link needs: {error}",
+                self.pair
+            )]);
+        }
         Err(vec![format!(
             "tls.certificate is not for {:?}, the pair's name, which the other node asks for on the \
              link: issue it with that name among its subject alternative names",

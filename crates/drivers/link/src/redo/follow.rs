@@ -92,7 +92,7 @@ pub fn dial(
     let introduction = frame::encode_follow(follow, pair, log.is_some());
     std::thread::Builder::new().name("redo follow".to_owned()).spawn(move || {
         let why = match connect(&master, &introduction) {
-            Ok(stream) => read(dial, stream, &shared, log, &events),
+            Ok(wire) => read(dial, &wire, &shared, log, &events),
             Err(error) => format!("{}: {error}", master.address),
         };
         let _ = events.blocking_send(RedoEvent::MasterGone { dial, why });
@@ -126,12 +126,12 @@ fn connect(master: &MasterAddress, introduction: &[u8]) -> io::Result<Wire> {
 /// Reads until the line ends; why it did.
 fn read(
     dial: u64,
-    stream: Wire,
+    wire: &Wire,
     shared: &Mutex<Line>,
     log: Option<OpenLog>,
     events: &mpsc::Sender<RedoEvent>,
 ) -> String {
-    let (reading, writing) = match (stream.reader(), stream.writer()) {
+    let (reading, writing) = match (wire.reader(), wire.writer()) {
         (Ok(reading), Ok(writing)) => (reading, writing),
         (Err(error), _) | (_, Err(error)) => return error.to_string(),
     };
