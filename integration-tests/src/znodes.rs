@@ -25,6 +25,13 @@ impl Znodes {
         Ok(Self { client, runtime })
     }
 
+    /// The same, as a user of ZooKeeper's digest scheme: `user:password`.
+    pub fn connect_as(servers: &[SocketAddr], line: &str) -> Result<Self> {
+        let Self { client, runtime } = Self::connect(servers)?;
+        runtime.block_on(client.auth("digest", line.as_bytes()))?;
+        Ok(Self { client, runtime })
+    }
+
     /// A znode's content; `None` when there is none.
     pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
         match self.runtime.block_on(self.client.get_data(path)) {

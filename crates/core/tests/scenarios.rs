@@ -26,8 +26,8 @@ use hotpair_core::pair::effect::{
     Effect, HandoverBound, SyncBound, ZooKeeperOrder, ZooKeeperRequest,
 };
 use hotpair_core::pair::fact::{
-    Answer, DialFailure, EpochZnode, Fact, HandoverZnode, LinkEnd, MasterZnode, Picture, Refusal,
-    SessionId, SyncZnode, TablesFact, ZooKeeperEvent, ZooKeeperFact,
+    Answer, DialFailure, EpochZnode, Fact, HandoverZnode, LinkEnd, LookTrouble, MasterZnode,
+    Picture, Refusal, SessionId, SyncZnode, TablesFact, ZooKeeperEvent, ZooKeeperFact,
 };
 use hotpair_core::pair::identity::{
     BootId, ClusterId, Contact, Epoch, Identity, Incarnation, Instance, NodeId, Role, Statement,
@@ -491,9 +491,10 @@ impl Subject {
             "reconnected" => ZooKeeperEvent::Reconnected,
             "ended" => ZooKeeperEvent::SessionEnded { reason: "expired".to_owned() },
             "changed" => ZooKeeperEvent::MasterChanged { gone: words.has("gone") },
-            "look-failed" => {
-                ZooKeeperEvent::LookFailed { reason: "no answer".to_owned(), foreign: false }
-            }
+            "look-failed" => ZooKeeperEvent::LookFailed {
+                reason: "no answer".to_owned(),
+                trouble: LookTrouble::NoAnswer,
+            },
             "looked" => ZooKeeperEvent::Looked { picture: self.picture(words, version) },
             "claimed" => {
                 let (sent_at, epoch) = self.claim.take().expect("a claim is under way");

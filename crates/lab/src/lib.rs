@@ -14,6 +14,7 @@ pub mod checker;
 pub mod dice;
 pub mod http;
 pub mod load;
+pub mod nat;
 pub mod need;
 pub mod network;
 pub mod node;

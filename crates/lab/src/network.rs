@@ -194,7 +194,12 @@ impl Network {
         format!("{}-sw", self.name)
     }
 
-    fn namespace(&self, host: Host) -> String {
+    /// The namespace of a host behind this one.
+    pub(crate) fn namespace_behind(&self, host: Host) -> String {
+        format!("{}-b{}", self.name, host.0)
+    }
+
+    pub(crate) fn namespace(&self, host: Host) -> String {
         format!("{}-h{}", self.name, host.0)
     }
 }
@@ -247,7 +252,7 @@ fn port(host: Host) -> String {
     format!("p{}", host.0)
 }
 
-fn ip(arguments: &str) -> Result<String> {
+pub(crate) fn ip(arguments: &str) -> Result<String> {
     run(Command::new("ip").args(words(arguments)))
 }
 

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::checker::{Gate, read_log};
 use crate::http::Http;
+use crate::nat::Behind;
 use crate::network::{Host, Network};
 use crate::place::Place;
 use crate::port::Port;
@@ -360,6 +361,29 @@ impl Pair {
             link: network.socket(host, 7102),
         });
         Self::at(sites, zookeeper)
+    }
+
+    /// Two nodes behind routers, at the ports 7100 to 7102, which tell others how they are reached from
+    /// outside; not started.
+    pub fn behind(routers: &[Behind; 2], zookeeper: &[SocketAddr]) -> Result<Self> {
+        let sites = routers.each_ref().map(|behind| Site {
+            place: behind.place(),
+            client: behind.own(7100),
+            admin: behind.own(7101),
+            link: behind.own(7102),
+        });
+        let mut pair = Self::at(sites, zookeeper)?;
+        for (node, (own, peer)) in
+            pair.nodes.iter_mut().zip([(&routers[0], &routers[1]), (&routers[1], &routers[0])])
+        {
+            node.settings.peer_link = peer.seen(7102);
+            node.settings.peer_admin = peer.seen(7101);
+            let [client, admin, link] = [7100, 7101, 7102].map(|port| own.seen(port));
+            node.settings.more = format!(
+                "[advertise]\nclient = \"{client}\"\nadmin = \"{admin}\"\npeer = \"{link}\"\n"
+            );
+        }
+        Ok(pair)
     }
 
     fn at(sites: [Site; 2], zookeeper: &[SocketAddr]) -> Result<Self> {

@@ -23,7 +23,7 @@ use hotpair_core::pair::fact::{Fact, TablesFact};
 use hotpair_core::pair::identity::{Epoch, Identity};
 use hotpair_core::pair::{Moment, Node, Settings};
 use hotpair_gateway::{GateKeeper, Sessions};
-use hotpair_link::redo::RedoEvent;
+use hotpair_link::redo::{MasterAddress, RedoEvent};
 use hotpair_link::{LinkDriver, LinkSettings};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -47,9 +47,9 @@ pub(crate) struct Control {
     pub(crate) me: Identity,
     /// None: nobody decides but this node.
     pub(crate) zookeeper: Option<ZooKeeperSettings>,
-    /// `host:port` of the peer's link, and the own listener: already bound, so that a port in use is
-    /// told before anything starts. None: there is no peer.
-    pub(crate) link: Option<(String, TcpListener)>,
+    /// The peer's link, and the own listener: already bound, so that a port in use is told before
+    /// anything starts. None: there is no peer.
+    pub(crate) link: Option<(MasterAddress, TcpListener)>,
     pub(crate) gate: GateKeeper,
     pub(crate) datasets: Datasets,
     /// The tables' thread, and its door for redo streams.
@@ -80,9 +80,9 @@ impl Control {
             .map(|settings| ZooKeeperDriver::start(settings, me.clone(), sender.clone(), clock));
         let dial_timeout = Duration::from_millis(self.settings.ping_timeout_ms);
         let link = match self.link {
-            Some((peer, listener)) => {
+            Some((MasterAddress { address: peer, security }, listener)) => {
                 let wall_clock = hotpair_link::WallClock::system();
-                let settings = LinkSettings { peer, me, dial_timeout, wall_clock };
+                let settings = LinkSettings { peer, me, dial_timeout, security, wall_clock };
                 Some(LinkDriver::start(settings, listener, sender.clone(), self.streams)?)
             }
             None => None,

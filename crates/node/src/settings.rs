@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use hotpair_coordinator::{FunctionEntry, MasterEndpoints, ZooKeeperSettings};
+use hotpair_coordinator::{Access, FunctionEntry, MasterEndpoints, ZooKeeperSettings};
 use hotpair_core::pair::Settings;
 use hotpair_core::pair::identity::{Identity, Incarnation, NodeId};
 use hotpair_core::pair::settings::CoordinatorKind;
@@ -13,7 +13,10 @@ use hotpair_core::services::users;
 use hotpair_core::tables::replication::ReplicationSettings;
 use hotpair_gateway::{ClientSettings, SessionSettings};
 use hotpair_journal::Durability;
+use hotpair_link::LinkSecurity;
+use hotpair_link::redo::MasterAddress;
 use hotpair_store::{DatasetSpec, Source, Unpivot};
+use hotpair_tls::TlsError;
 use tokio::sync::watch;
 
 use crate::config::{self, Acknowledgement, DatasetConfig, HeldWhen, NodeConfig};
@@ -68,28 +71,58 @@ pub(crate) fn zookeeper_settings(
     config: &NodeConfig,
     functions: Vec<FunctionEntry>,
     master_endpoints: watch::Sender<Option<MasterEndpoints>>,
-) -> Option<ZooKeeperSettings> {
-    let zookeeper = config.coordinator.zookeeper.as_ref()?;
-    Some(ZooKeeperSettings {
-        servers: zookeeper.servers.clone(),
+) -> Result<Option<ZooKeeperSettings>, TlsError> {
+    let Some(zookeeper) = &config.coordinator.zookeeper else { return Ok(None) };
+    Ok(Some(ZooKeeperSettings {
+        access: zookeeper_access(config, zookeeper)?,
         session_timeout: zookeeper.session_timeout.0,
         root: zookeeper.root.clone(),
         pair: config.pair.clone(),
-        endpoints: [
-            ("client", Some(config.listen.client)),
-            ("admin", Some(config.listen.admin)),
-            ("peer", config.listen.peer),
-        ]
-        .into_iter()
-        .filter_map(|(name, address)| Some((name.to_owned(), address?.to_string())))
-        .collect(),
+        endpoints: config
+            .advertised()
+            .into_iter()
+            .filter_map(|(name, address)| Some((name.to_owned(), address?)))
+            .collect(),
         functions,
         master_endpoints,
+    }))
+}
+
+/// How ZooKeeper is reached, and as whom.
+pub(crate) fn zookeeper_access(
+    config: &NodeConfig,
+    zookeeper: &config::ZooKeeper,
+) -> Result<Access, TlsError> {
+    let identity = config.identity.as_ref().filter(|_| zookeeper.tls);
+    Ok(Access {
+        servers: zookeeper.servers.clone(),
+        auth: config.zookeeper_auth.clone(),
+        tls: identity.map(|identity| identity.client(&[])).transpose()?,
     })
 }
 
+/// TLS on the link, if there are files for it.
+fn link_security(config: &NodeConfig) -> Result<Option<LinkSecurity>, TlsError> {
+    let identity = config.identity.as_ref().filter(|_| config.tls.is_mutual());
+    let security = |identity: &Arc<hotpair_tls::Identity>| {
+        LinkSecurity::new(identity, &config.pair, config.tls.insecure)
+    };
+    identity.map(security).transpose()
+}
+
+/// Where the peer is, and how it is spoken to.
+pub(crate) fn peer(config: &NodeConfig) -> Result<Option<MasterAddress>, TlsError> {
+    let security = link_security(config)?;
+    let address = config.peer.as_ref().map(|peer| peer.address.clone());
+    Ok(address.map(|address| MasterAddress { address, security }))
+}
+
 /// How tables are kept.
-pub(crate) fn tables(config: &NodeConfig, clean: bool) -> TablesSettings {
+pub(crate) fn tables(
+    config: &NodeConfig,
+    peer: Option<MasterAddress>,
+    clean: bool,
+) -> TablesSettings {
     TablesSettings {
         directory: config.tables.directory.clone(),
         durability: match config.tables.durability {
@@ -103,7 +136,7 @@ pub(crate) fn tables(config: &NodeConfig, clean: bool) -> TablesSettings {
         },
         clean,
         idle_timeout_ms: config.sessions.idle_timeout.ms(),
-        peer: config.peer.as_ref().map(|peer| peer.address.clone()),
+        peer,
         peer_directory: config.tables.peer_directory.clone(),
         at_promotion: match config.users.clone() {
             Some(users) => Box::new(move |store| users::difference(&users.rows, store)),

@@ -492,6 +492,7 @@ impl World {
                 | AlertName::Flapping
                 | AlertName::ReplicationBehind
                 | AlertName::DigestMismatch
+                | AlertName::CoordinatorOpen
                 | AlertName::Disk
                 | AlertName::Divergence => false,
             });

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use hotpair_core::pair::effect::{ZooKeeperOrder, ZooKeeperRequest};
 use hotpair_core::pair::fact::{
-    Answer, EpochZnode, Fact, SessionId, ZooKeeperEvent, ZooKeeperFact,
+    Answer, EpochZnode, Fact, LookTrouble, SessionId, ZooKeeperEvent, ZooKeeperFact,
 };
 use hotpair_core::pair::moment::Moment;
 
@@ -42,9 +42,10 @@ struct Pending {
 fn no_answer(what: &ZooKeeperRequest, sent_at: Moment) -> Option<ZooKeeperEvent> {
     let answer = Answer::Ambiguous;
     Some(match what {
-        ZooKeeperRequest::Look => {
-            ZooKeeperEvent::LookFailed { reason: "no answer".to_owned(), foreign: false }
-        }
+        ZooKeeperRequest::Look => ZooKeeperEvent::LookFailed {
+            reason: "no answer".to_owned(),
+            trouble: LookTrouble::NoAnswer,
+        },
         ZooKeeperRequest::Claim { epoch, .. } => {
             ZooKeeperEvent::Claimed { sent_at, epoch: *epoch, answer }
         }

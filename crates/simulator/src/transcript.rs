@@ -47,6 +47,7 @@ pub(crate) fn fact_line(fact: &Fact) -> Option<String> {
             return None;
         }
         Fact::StrangerMet { who } => format!("stranger met: {who}"),
+        Fact::LinkTroubled { what } => format!("no link: {what}"),
         Fact::GateOpened { epoch } => format!("gate opened, epoch {epoch}"),
         Fact::Drained { epoch, hold } => format!("drained, epoch {epoch}, hold {hold}"),
         Fact::Registered { epoch, .. } => format!("registered, epoch {epoch}"),

@@ -97,7 +97,8 @@ pub fn explain(error: &io::Error) -> Option<String> {
             "it does not speak TLS".to_owned()
         }
         Error::AlertReceived(alert) => match alert {
-            AlertDescription::UnknownCA => {
+            // The second, where its authority has the same name and another key.
+            AlertDescription::UnknownCA | AlertDescription::DecryptError => {
                 "it refuses: our certificate is not signed by an authority that it trusts, or it \
                  took us for somebody else"
                     .to_owned()

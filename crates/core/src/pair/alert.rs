@@ -14,6 +14,8 @@ pub enum AlertName {
     PeerUnreachable,
     /// No contact with the coordinator.
     CoordinatorLost,
+    /// The pair's data with the coordinator is open to everybody, though it should not be.
+    CoordinatorOpen,
     /// The peer uses another ensemble, root or pair.
     EnsembleMismatch,
     /// Another data directory runs under this node's name.
@@ -36,11 +38,12 @@ pub enum AlertName {
 
 impl AlertName {
     /// Every alert.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::DualMaster,
         Self::NoMaster,
         Self::PeerUnreachable,
         Self::CoordinatorLost,
+        Self::CoordinatorOpen,
         Self::EnsembleMismatch,
         Self::TwinNode,
         Self::ClockSkew,
@@ -60,6 +63,7 @@ impl AlertName {
             Self::NoMaster => "no_master",
             Self::PeerUnreachable => "peer_unreachable",
             Self::CoordinatorLost => "coordinator_lost",
+            Self::CoordinatorOpen => "coordinator_open",
             Self::EnsembleMismatch => "ensemble_mismatch",
             Self::TwinNode => "twin_node",
             Self::ClockSkew => "clock_skew",

@@ -23,6 +23,8 @@ pub enum Fact {
     PeerAsked { connection: u64, number: u64, statement: Statement },
     /// A hello was refused at our door or at the peer's: it belongs to another pair.
     StrangerMet { who: String },
+    /// Why there is no link to the peer, in words: it does not prove who it is, or cannot be understood.
+    LinkTroubled { what: String },
     /// One exchange of wall clock times with the peer.
     ClockMeasured { offset_ms: i64, round_trip_ms: u64 },
     /// The gate is open for this epoch.
@@ -89,6 +91,17 @@ pub struct ZooKeeperFact {
     pub what: ZooKeeperEvent,
 }
 
+/// Why a look gave no picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookTrouble {
+    /// No definite answer.
+    NoAnswer,
+    /// A znode holds what no hotpair node wrote.
+    Foreign,
+    /// A znode is closed to this node.
+    Barred,
+}
+
 /// What happened on a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ZooKeeperEvent {
@@ -106,8 +119,10 @@ pub enum ZooKeeperEvent {
     MasterChanged { gone: bool },
     /// The answer to [`super::effect::ZooKeeperRequest::Look`].
     Looked { picture: Picture },
-    /// The look had no definite answer, or the znodes hold what no hotpair node wrote.
-    LookFailed { reason: String, foreign: bool },
+    /// There is no picture.
+    LookFailed { reason: String, trouble: LookTrouble },
+    /// Znodes of the pair are open to everybody though they should not be, or no longer.
+    Exposed { what: Option<String> },
     /// The `sync` znode changed, came or went; the watch is used up.
     SyncChanged,
     /// The answer to a claim.

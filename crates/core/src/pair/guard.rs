@@ -13,6 +13,8 @@ pub enum Guard {
     NoCoordinator,
     /// A znode holds what no hotpair node wrote.
     ForeignZnode { what: String },
+    /// ZooKeeper's znodes are closed to this node.
+    Barred { what: String },
     /// The process is ending.
     Closing,
     /// `control.act = false`.
@@ -89,6 +91,7 @@ impl Guard {
             | Self::PeerHasMore { .. }
             | Self::NoCoordinator
             | Self::ForeignZnode { .. }
+            | Self::Barred { .. }
             | Self::Closing
             | Self::Shadow
             | Self::Twin { .. }
@@ -106,6 +109,7 @@ impl Guard {
             Self::NotInSync { .. } | Self::NotCompared { .. } | Self::PeerHasMore { .. } => true,
             Self::NoCoordinator
             | Self::ForeignZnode { .. }
+            | Self::Barred { .. }
             | Self::Closing
             | Self::Shadow
             | Self::Twin { .. }
@@ -129,6 +133,7 @@ impl Guard {
             Self::OtherCluster { .. } | Self::OtherRoot { .. } | Self::OtherPair { .. } => true,
             Self::NoCoordinator
             | Self::ForeignZnode { .. }
+            | Self::Barred { .. }
             | Self::Closing
             | Self::Shadow
             | Self::Twin { .. }
@@ -190,6 +195,7 @@ impl Guard {
             }
             Self::NoCoordinator
             | Self::ForeignZnode { .. }
+            | Self::Barred { .. }
             | Self::Closing
             | Self::Shadow
             | Self::Twin { .. }
@@ -212,6 +218,7 @@ impl fmt::Display for Guard {
             Self::ForeignZnode { what } => {
                 write!(f, "a znode holds what no hotpair node wrote: {what}")
             }
+            Self::Barred { what } => f.write_str(what),
             Self::Closing => f.write_str("the process is ending"),
             Self::Shadow => f.write_str("shadow mode: control.act is false"),
             Self::Twin { instance } => write!(

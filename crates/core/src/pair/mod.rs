@@ -30,6 +30,7 @@ pub mod standalone;
 pub mod standing;
 pub mod switchover;
 mod sync;
+pub mod troubles;
 pub mod view;
 pub mod watch;
 pub mod zookeeper;

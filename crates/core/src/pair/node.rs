@@ -16,7 +16,7 @@ use super::clock::ClockOffset;
 use super::detector::Detector;
 use super::effect::{Effect, ZooKeeperRequest};
 use super::election::Election;
-use super::fact::{Answer, Fact, TablesFact, ZooKeeperEvent, ZooKeeperFact};
+use super::fact::{Answer, DialFailure, Fact, TablesFact, ZooKeeperEvent, ZooKeeperFact};
 use super::guard::Guard;
 use super::holdings::Holdings;
 use super::identity::{Contact, Epoch, Identity, Role, Statement};
@@ -27,6 +27,7 @@ use super::settings::{CoordinatorKind, Settings};
 use super::standing::{Holder, Standing};
 use super::switchover::{Switchover, SwitchoverPhase};
 use super::sync::SyncKeeper;
+use super::troubles::Troubles;
 use super::view::{PeerView, View};
 use super::watch::Watch;
 use orders::Orders;
@@ -48,6 +49,7 @@ pub struct Node {
     role: RoleMachine,
     watch: Watch,
     clock: ClockOffset,
+    troubles: Troubles,
     orders: Orders,
     /// Whom the tables were told to follow.
     following: Option<Epoch>,
@@ -116,6 +118,7 @@ impl Node {
             role: RoleMachine::new(now, settings.clone()),
             watch: Watch::default(),
             clock: ClockOffset::default(),
+            troubles: Troubles::default(),
             orders: Orders::default(),
             following: None,
             register: None,
@@ -187,6 +190,7 @@ impl Node {
                 Standing::Elected { .. } | Standing::Silent => None,
             },
             guard: self.election.guard().cloned(),
+            troubles: self.troubles.clone(),
             in_sync: self.in_sync(),
             peer: PeerView {
                 reachable: self.detector.reachable(),
@@ -252,8 +256,17 @@ impl Node {
     fn dispatch(&mut self, now: Moment, fact: Fact, fx: &mut Vec<Effect>) {
         match fact {
             Fact::ZooKeeper(fact) => self.handle_zookeeper(now, fact, fx),
-            Fact::LinkOpened { statement } => self.detector.handle_link_opened(now, statement),
-            Fact::DialFailed { how } => self.detector.handle_dial_failed(now, how),
+            Fact::LinkOpened { statement } => {
+                self.troubles.link = None;
+                self.detector.handle_link_opened(now, statement);
+            }
+            Fact::DialFailed { how } => {
+                // Nobody is there who could be at odds with us.
+                if !matches!(how, DialFailure::Rejected | DialFailure::EndedEarly) {
+                    self.troubles.link = None;
+                }
+                self.detector.handle_dial_failed(now, how);
+            }
             Fact::LinkEnded { how } => self.detector.handle_link_ended(now, how),
             Fact::PingAnswered { number, statement } => {
                 self.detector.handle_ping_answered(now, number, statement);
@@ -264,6 +277,11 @@ impl Node {
                 fx.push(Effect::AnswerPeer { connection, number, statement });
             }
             Fact::StrangerMet { who } => self.watch.stranger(&who),
+            Fact::LinkTroubled { what } => {
+                if !self.detector.reachable() {
+                    self.troubles.link = Some(what.into());
+                }
+            }
             Fact::ClockMeasured { offset_ms, round_trip_ms } => {
                 self.clock.measured(offset_ms, round_trip_ms);
             }
@@ -354,6 +372,15 @@ impl Node {
             }
             ZooKeeperEvent::SessionEnded { reason } | ZooKeeperEvent::ConnectFailed { reason } => {
                 fx.push(Effect::Record(Event::CoordinatorChanged { text: reason.clone() }));
+                self.troubles.coordinator = Some(reason.as_str().into());
+                None
+            }
+            ZooKeeperEvent::SessionOpened { .. } | ZooKeeperEvent::Reconnected => {
+                self.troubles.coordinator = None;
+                None
+            }
+            ZooKeeperEvent::Exposed { what } => {
+                self.troubles.open_znodes = what.as_deref().map(Into::into);
                 None
             }
             _ => None,

@@ -5,6 +5,7 @@ use super::identity::{ClusterId, Contact, Epoch, NodeId, Role, Statement};
 use super::moment::Moment;
 use super::reason::{Phase, Reason};
 use super::switchover::SwitchoverPhase;
+use super::troubles::Troubles;
 
 /// A picture of the node at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +46,8 @@ pub struct View {
     pub holder: Option<NodeId>,
     /// What keeps this node from racing.
     pub guard: Option<Guard>,
+    /// What keeps it and the others apart, in words.
+    pub troubles: Troubles,
     /// Master: the peer holds every acknowledged change, by the `sync` record. Standby: this node
     /// does. None: not known, or there are no two nodes.
     pub in_sync: Option<bool>,

@@ -186,6 +186,7 @@ impl Watch {
             AlertName::NoMaster => no_master(view),
             AlertName::PeerUnreachable => peer_unreachable(settings, view),
             AlertName::CoordinatorLost => coordinator_lost(view),
+            AlertName::CoordinatorOpen => coordinator_open(view),
             AlertName::EnsembleMismatch => self.ensemble_mismatch(me, view),
             AlertName::TwinNode => twin_node(me, view),
             AlertName::ClockSkew => clock_skew(settings, view),
@@ -291,7 +292,8 @@ fn onset_ms(name: AlertName) -> u64 {
         | AlertName::ReplicationBehind
         | AlertName::DigestMismatch
         | AlertName::Disk
-        | AlertName::Divergence => 0,
+        | AlertName::Divergence
+        | AlertName::CoordinatorOpen => 0,
         AlertName::NoMaster | AlertName::CoordinatorLost => 1_000,
         AlertName::PeerUnreachable | AlertName::ClockSkew => 1_500,
     }
@@ -348,19 +350,26 @@ fn no_master(view: &View) -> Option<Condition> {
 }
 
 fn peer_unreachable(settings: &Settings, view: &View) -> Option<Condition> {
-    (settings.peer && !view.peer.reachable).then(|| {
-        Condition::at_once(
-            "the peer does not answer pings: check that it runs, and peer.address on both nodes",
-        )
+    let text = "the peer does not answer pings: check that it runs, and peer.address on both nodes";
+    (settings.peer && !view.peer.reachable).then(|| match &view.troubles.link {
+        Some(why) => Condition::at_once(format!("there is no link to the peer: {why}")),
+        None => Condition::at_once(text),
     })
 }
 
 fn coordinator_lost(view: &View) -> Option<Condition> {
-    (view.contact != Contact::Connected).then(|| {
-        Condition::at_once(
-            "no contact with ZooKeeper: check coordinator.zookeeper.servers and the network",
-        )
+    if let Some(guard @ Guard::Barred { .. }) = &view.guard {
+        return Some(Condition::at_once(guard.to_string()));
+    }
+    let text = "no contact with ZooKeeper: check coordinator.zookeeper.servers and the network";
+    (view.contact != Contact::Connected).then(|| match &view.troubles.coordinator {
+        Some(why) => Condition::at_once(format!("{text}; {why}")),
+        None => Condition::at_once(text),
     })
+}
+
+fn coordinator_open(view: &View) -> Option<Condition> {
+    view.troubles.open_znodes.as_ref().map(|what| Condition::at_once(what.to_string()))
 }
 
 fn twin_node(me: &Identity, view: &View) -> Option<Condition> {

@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use super::effect::{Effect, ZooKeeperOrder, ZooKeeperRequest};
 use super::fact::{
-    Answer, MasterZnode, Picture, Refusal, SessionId, ZooKeeperEvent, ZooKeeperFact,
+    Answer, LookTrouble, MasterZnode, Picture, Refusal, SessionId, ZooKeeperEvent, ZooKeeperFact,
 };
 use super::guard::Guard;
 use super::identity::{ClusterId, Contact, Epoch, Identity};
@@ -59,7 +59,8 @@ pub struct ZooKeeperElection {
     session: Session,
     look: Look,
     picture: Option<Picture>,
-    foreign: Option<String>,
+    /// Why there is no picture, if the znodes themselves are the reason.
+    unreadable: Option<Guard>,
     cluster: Option<ClusterId>,
     /// When the holder's heartbeat was last seen to move its znode.
     holder_seen: Option<HolderSeen>,
@@ -172,7 +173,7 @@ impl ZooKeeperElection {
             session: Session::Closed { retry_at: now, failures: 0 },
             look: Look::default(),
             picture: None,
-            foreign: None,
+            unreadable: None,
             cluster: None,
             holder_seen: None,
             claimant: None,
@@ -496,14 +497,20 @@ impl ZooKeeperElection {
             }
             ZooKeeperEvent::SyncChanged => self.look.wanted = true,
             ZooKeeperEvent::Looked { picture } => self.handle_picture(now, picture),
-            ZooKeeperEvent::LookFailed { reason, foreign } => {
+            ZooKeeperEvent::LookFailed { reason: what, trouble } => {
                 self.look.under_way = false;
                 self.look.retry_at = Some(now + self.heartbeat_ms());
-                if foreign {
-                    self.foreign = Some(reason);
+                let unreadable = match trouble {
+                    LookTrouble::NoAnswer => None,
+                    LookTrouble::Foreign => Some(Guard::ForeignZnode { what }),
+                    LookTrouble::Barred => Some(Guard::Barred { what }),
+                };
+                if unreadable.is_some() {
+                    self.unreadable = unreadable;
                     self.picture = None;
                 }
             }
+            ZooKeeperEvent::Exposed { .. } => {} // for operators
             ZooKeeperEvent::Claimed { sent_at, epoch, answer } => {
                 self.handle_claimed(now, sent_at, epoch, answer);
                 if self.closing {
@@ -556,7 +563,7 @@ impl ZooKeeperElection {
     fn handle_picture(&mut self, now: Moment, picture: Picture) {
         self.look.under_way = false;
         self.look.retry_at = None;
-        self.foreign = None;
+        self.unreadable = None;
         self.cluster = Some(picture.cluster);
         self.seen = self.seen.max(picture.epoch.epoch);
         self.current = picture.epoch.epoch;

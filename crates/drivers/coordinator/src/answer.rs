@@ -9,6 +9,11 @@ use zookeeper_client::{Error, MultiWriteError};
 /// How a multi ended whose operation number `i` is bound to `bound_to[i]`.
 pub(crate) fn of_failed_multi(what: &str, error: &MultiWriteError, bound_to: &[Refusal]) -> Answer {
     match error {
+        // Refused, and yet nothing of the znodes' state: whose turn it is, another look must tell.
+        MultiWriteError::OperationFailed { index, source: Error::NoAuth } => {
+            tracing::warn!(what, operation = index, "refused by ZooKeeper: closed to this node");
+            Answer::Ambiguous
+        }
         MultiWriteError::OperationFailed { index, source } => match bound_to.get(*index) {
             Some(refusal) => {
                 tracing::info!(what, operation = index, reason = %source, "refused by ZooKeeper");

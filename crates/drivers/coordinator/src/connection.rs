@@ -10,6 +10,9 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use zookeeper_client::{Client, Error, SessionInfo};
 
+use crate::access::Access;
+use crate::tunnel;
+
 /// A connected session. Dropped: the connection is gone, the session lives on until it expires.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -37,13 +40,15 @@ pub(crate) enum ConnectError {
     SessionOver { server: String, source: Error },
     #[error("no timer for a connection to {server}: {source}")]
     NoRuntime { server: String, source: io::Error },
+    #[error("no connection to {server}: {source}")]
+    NotReached { server: String, source: io::Error },
     #[error("connecting to {server} failed: {source}")]
     Failed { server: String, source: Error },
 }
 
-/// A runtime for one connection: one thread, timers, nothing else.
+/// A runtime for one connection: one thread, timers, and sockets where TLS is carried.
 pub(crate) fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_time().build()
+    Builder::new_current_thread().enable_all().build()
 }
 
 /// How to connect.
@@ -59,12 +64,19 @@ pub(crate) struct Plan {
 }
 
 /// One attempt at one server.
-pub(crate) async fn connect(server: &str, plan: Plan) -> Result<Client, ConnectError> {
+pub(crate) async fn connect(
+    access: &Access,
+    server: &str,
+    plan: Plan,
+) -> Result<Client, ConnectError> {
     let Plan { session, session_timeout, within, at_drop } = plan;
     let mut connector = Client::connector()
         .with_session_timeout(session_timeout)
         .with_connection_timeout(within)
         .with_fail_eagerly();
+    if let Some(auth) = &access.auth {
+        connector = connector.with_auth("digest", auth.line());
+    }
     if let Some(session) = session {
         connector = connector.with_session(session);
     }
@@ -72,7 +84,19 @@ pub(crate) async fn connect(server: &str, plan: Plan) -> Result<Client, ConnectE
         connector = connector.with_detached();
     }
     let server = server.to_owned();
-    match tokio::time::timeout(within, connector.connect(&server)).await {
+    let connecting = async {
+        let entrance = match &access.tls {
+            Some(tls) => tunnel::open(&server, tls).await?.to_string(),
+            None => server.clone(),
+        };
+        Ok(connector.connect(&entrance).await)
+    };
+    let connected = match tokio::time::timeout(within, connecting).await {
+        Ok(Ok(connected)) => Ok(connected),
+        Ok(Err(source)) => return Err(ConnectError::NotReached { server, source }),
+        Err(elapsed) => Err(elapsed),
+    };
+    match connected {
         Ok(Ok(client)) => Ok(client),
         Ok(Err(source)) if crate::answer::session_is_over(&source) => {
             Err(ConnectError::SessionOver { server, source })

@@ -85,7 +85,7 @@ impl ZooKeeperDriver {
         let overrun = Arc::new(AtomicBool::new(false));
         let worker = Worker {
             layout: Arc::new(Layout::new(&settings.root, &settings.pair)),
-            next_server: fastrand::usize(..settings.servers.len().max(1)),
+            next_server: fastrand::usize(..settings.access.servers.len().max(1)),
             settings: Arc::new(settings),
             me,
             clock,
@@ -95,6 +95,12 @@ impl ZooKeeperDriver {
             overrun: Arc::clone(&overrun),
             registered: Arc::default(),
         };
+        if worker.settings.access.auth.is_none() {
+            tracing::warn!(
+                "coordinator.zookeeper.auth is not set: whoever reaches ZooKeeper can take the \
+                 mastership away and read where the nodes are"
+            );
+        }
         let thread = std::thread::Builder::new().name("zookeeper".to_owned());
         let body = move || {
             let _ = end.send(worker.run()); // nobody asked for a farewell
@@ -229,7 +235,7 @@ impl Worker {
     /// One round over all servers.
     fn open(&mut self, quiet: &Runtime, generation: u64) -> Stage {
         let mut reasons = Vec::new();
-        for _ in 0..self.settings.servers.len() {
+        for _ in 0..self.settings.access.servers.len() {
             let server = self.take_server();
             match self.attempt(generation, &server, None) {
                 Attempt::Connected(connection) => {
@@ -250,6 +256,8 @@ impl Worker {
         if reasons.is_empty() {
             reasons.push("none is configured".to_owned());
         }
+        // In an order that does not change with each attempt.
+        reasons.sort();
         let reason = format!("no ZooKeeper server lets us open a session: {}", reasons.join("; "));
         tracing::warn!("{reason}");
         quiet.block_on(self.report(generation, ZooKeeperEvent::ConnectFailed { reason }));
@@ -301,7 +309,10 @@ impl Worker {
                     Outcome::Event(event) | Outcome::Looked(event, _) => {
                         self.report(generation, event).await;
                     }
-                    Outcome::WatchFired { event: EventType::Session, .. } | Outcome::Nothing => {}
+                    Outcome::Closed(Some(event), _) => self.report(generation, event).await,
+                    Outcome::WatchFired { event: EventType::Session, .. }
+                    | Outcome::Closed(None, _)
+                    | Outcome::Nothing => {}
                     Outcome::WatchFired { znode: Watched::Sync, .. } => {
                         self.report(generation, ZooKeeperEvent::SyncChanged).await;
                     }
@@ -363,6 +374,7 @@ impl Worker {
                     error @ (ConnectError::NoAnswer { .. }
                     | ConnectError::Silent { .. }
                     | ConnectError::NoRuntime { .. }
+                    | ConnectError::NotReached { .. }
                     | ConnectError::Failed { .. }),
                 ) => {
                     tracing::debug!(reason = %error, "not attached yet");
@@ -406,7 +418,7 @@ impl Worker {
         let within = connection_timeout(context.session_timeout);
         let plan = Plan { session: Some(info), session_timeout, within, at_drop: AtDrop::Close };
         let closing = async {
-            let client = connection::connect(&server, plan).await?;
+            let client = connection::connect(&self.settings.access, &server, plan).await?;
             Ok::<bool, ConnectError>(short_session::close(client).await)
         };
         let closed = connection::runtime()
@@ -419,6 +431,7 @@ impl Worker {
                 error @ (ConnectError::NoAnswer { .. }
                 | ConnectError::Silent { .. }
                 | ConnectError::NoRuntime { .. }
+                | ConnectError::NotReached { .. }
                 | ConnectError::Failed { .. }),
             ))) => error.to_string(),
             Ok(Err(_elapsed)) => format!("{server} did not answer in time"),
@@ -460,8 +473,9 @@ impl Worker {
             }),
             at_drop: AtDrop::LeaveToExpire,
         };
+        let settings = Arc::clone(&self.settings);
         let connected = runtime.block_on(async {
-            let mut connecting = Box::pin(connection::connect(server, plan));
+            let mut connecting = Box::pin(connection::connect(&settings.access, server, plan));
             loop {
                 tokio::select! {
                     biased;
@@ -546,7 +560,7 @@ impl Worker {
 
     /// Each in turn: after a lost connection, another server is tried first.
     fn take_server(&mut self) -> String {
-        let servers = &self.settings.servers;
+        let servers = &self.settings.access.servers;
         let server = servers.get(self.next_server).cloned().unwrap_or_default();
         self.next_server = (self.next_server + 1) % servers.len().max(1);
         server

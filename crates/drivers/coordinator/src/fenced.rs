@@ -6,9 +6,7 @@ use hotpair_core::pair::Moment;
 use hotpair_core::pair::effect::{HandoverBound, Replace, SyncBound};
 use hotpair_core::pair::fact::{Answer, Refusal, ZooKeeperEvent};
 use hotpair_core::pair::identity::{Epoch, Incarnation, NodeId};
-use zookeeper_client::{
-    Acls, Client, CreateMode, CreateOptions, Error, MultiWriteResult, MultiWriter,
-};
+use zookeeper_client::{Client, CreateOptions, Error, MultiWriteResult, MultiWriter};
 
 use crate::answer;
 use crate::json::{EpochJson, HandoverJson, MasterJson, SyncJson, bytes_of};
@@ -53,6 +51,7 @@ pub(crate) async fn claim(context: &Context, client: &Client, claim: Claim) -> O
     let alone = bytes_of(&SyncJson::new(epoch, std::slice::from_ref(&context.me.incarnation)));
     let (epoch_path, master_path) = (context.layout.epoch(), context.layout.master());
     let (sync_path, handover_path) = (context.layout.sync(), context.layout.handover());
+    let access = &context.settings.access;
     let mut multi = Multi::new(client);
     let built = (|| {
         if let Some(version) = epoch_version {
@@ -61,10 +60,11 @@ pub(crate) async fn claim(context: &Context, client: &Client, claim: Claim) -> O
         if let Some(replace) = replace {
             multi.delete(&master_path, replace.version, Refusal::Master)?;
         }
-        multi.create(&master_path, &master_of(context, epoch), &ephemeral(), Refusal::Master)?;
+        let options = access.ephemeral();
+        multi.create(&master_path, &master_of(context, epoch), &options, Refusal::Master)?;
         match sync {
             SyncBound::Missing => {
-                multi.create(&sync_path, &alone, &persistent(), Refusal::Sync)?;
+                multi.create(&sync_path, &alone, &access.persistent(), Refusal::Sync)?;
             }
             SyncBound::Version(version) => {
                 multi.set(&sync_path, &alone, Some(version), Refusal::Sync)?;
@@ -191,7 +191,7 @@ impl<'a> Multi<'a> {
         &mut self,
         path: &str,
         data: &[u8],
-        options: &CreateOptions<'static>,
+        options: &CreateOptions<'_>,
         or: Refusal,
     ) -> Result<(), Error> {
         self.bound_to.push(or);
@@ -238,14 +238,4 @@ fn version_set(results: &[MultiWriteResult]) -> Option<i32> {
         MultiWriteResult::SetData { stat } => Some(stat.version),
         _ => None, // the library's enum may grow; only this one bears a version that counts
     })
-}
-
-/// Lives and dies with the session.
-pub(crate) fn ephemeral() -> CreateOptions<'static> {
-    CreateMode::Ephemeral.with_acls(Acls::anyone_all())
-}
-
-/// Lives until it is deleted.
-pub(crate) fn persistent() -> CreateOptions<'static> {
-    CreateMode::Persistent.with_acls(Acls::anyone_all())
 }

@@ -14,7 +14,9 @@
 //! runtime of its own, which is dropped with everything in it when the connection is gone. The
 //! session is then attached again on a new runtime, at our own pace.
 
+mod access;
 mod answer;
+mod closing;
 mod connection;
 mod driver;
 mod fenced;
@@ -28,7 +30,9 @@ mod release;
 mod serving;
 mod settings;
 mod short_session;
+mod tunnel;
 
+pub use access::{Access, Auth};
 pub use driver::{Farewell, ZooKeeperDriver};
 pub use registry::{ReadFunctionsError, RegisteredFunction, read_functions};
 pub use release::{ReleaseError, ReleaseOutcome, release};

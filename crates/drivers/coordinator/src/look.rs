@@ -6,12 +6,12 @@
 //! later. Each watch is armed before its znode is read, so that no change falls between.
 
 use hotpair_core::pair::fact::{
-    EpochZnode, HandoverZnode, MasterZnode, Picture, SyncZnode, ZooKeeperEvent,
+    EpochZnode, HandoverZnode, LookTrouble, MasterZnode, Picture, SyncZnode, ZooKeeperEvent,
 };
 use hotpair_core::pair::identity::{ClusterId, Instance};
 use zookeeper_client::{Client, Error};
 
-use crate::fenced::{ephemeral, persistent};
+use crate::access::Access;
 use crate::json::{
     EpochJson, Foreign, HandoverJson, IdJson, MasterJson, PresenceJson, SyncJson, bytes_of,
 };
@@ -30,6 +30,21 @@ enum Trouble {
     Restless { path: String },
 }
 
+impl Trouble {
+    fn told(&self, access: &Access) -> (String, LookTrouble) {
+        match self {
+            Self::Foreign(_) => (self.to_string(), LookTrouble::Foreign),
+            Self::Unread { path, source: Error::NoAuth }
+            | Self::Unmade { path, source: Error::NoAuth } => {
+                (access.barred(path), LookTrouble::Barred)
+            }
+            Self::Unread { .. } | Self::Unmade { .. } | Self::Restless { .. } => {
+                (self.to_string(), LookTrouble::NoAnswer)
+            }
+        }
+    }
+}
+
 /// A znode that somebody deletes while we look is made again so many times in one look.
 const TRIES_MAX: u32 = 3;
 
@@ -38,8 +53,8 @@ pub(crate) async fn look(context: &Context, client: &Client, arm: Arm) -> Outcom
     let event = match picture(context, client, arm, &mut watches).await {
         Ok(picture) => ZooKeeperEvent::Looked { picture },
         Err(trouble) => {
-            let foreign = matches!(trouble, Trouble::Foreign(_));
-            ZooKeeperEvent::LookFailed { reason: trouble.to_string(), foreign }
+            let (reason, trouble) = trouble.told(&context.settings.access);
+            ZooKeeperEvent::LookFailed { reason, trouble }
         }
     };
     Outcome::Looked(event, watches)
@@ -72,8 +87,12 @@ async fn picture(
 async fn prepare(context: &Context, client: &Client) -> Result<(), Trouble> {
     let layout = &context.layout;
     let unmade = |path: &str, source| Trouble::Unmade { path: path.to_owned(), source };
-    let base = layout.base();
-    client.mkdir(base, &persistent()).await.map_err(|source| unmade(base, source))?;
+    let (base, options) = (layout.base(), context.settings.access.persistent());
+    // Where it is there already, its parent may well be closed to us.
+    let there = client.check_stat(base).await.map_err(|source| unmade(base, source))?;
+    if there.is_none() {
+        client.mkdir(base, &options).await.map_err(|source| unmade(base, source))?;
+    }
     let znodes = [
         (layout.id(), bytes_of(&IdJson::fresh())),
         (layout.epoch(), bytes_of(&EpochJson::none_yet())),
@@ -81,7 +100,6 @@ async fn prepare(context: &Context, client: &Client) -> Result<(), Trouble> {
         (layout.nodes(), Vec::new()),
         (layout.functions(), Vec::new()),
     ];
-    let options = persistent();
     // Created by the call, not by the await: all are under way together.
     let under_way: Vec<_> =
         znodes.iter().map(|(path, data)| client.create(path, data, &options)).collect();
@@ -102,9 +120,10 @@ async fn announce(context: &Context, client: &Client) -> Result<Option<Instance>
     }
     let path = context.layout.presence(&context.me.incarnation.node);
     let unmade = |source| Trouble::Unmade { path: path.clone(), source };
+    let options = context.settings.access.ephemeral();
     let data = bytes_of(&PresenceJson::new(&context.me, &context.settings.endpoints));
     for _ in 0..TRIES_MAX {
-        match client.create(&path, &data, &ephemeral()).await {
+        match client.create(&path, &data, &options).await {
             Ok(_) => {
                 Context::note(&context.present, true);
                 return Ok(None);
@@ -128,7 +147,7 @@ async fn announce(context: &Context, client: &Client) -> Result<Option<Instance>
         // Our own session of before: it may go on for a while, and its znode with it.
         let mut multi = client.new_multi_writer();
         multi.add_delete(&path, Some(stat.version)).map_err(unmade)?;
-        multi.add_create(&path, &data, &ephemeral()).map_err(unmade)?;
+        multi.add_create(&path, &data, &options).map_err(unmade)?;
         match multi.commit().await {
             Ok(_) => {
                 Context::note(&context.present, true);

@@ -12,8 +12,8 @@ use hotpair_core::pair::fact::{Answer, Refusal, ZooKeeperEvent};
 use hotpair_core::pair::identity::{Epoch, NodeId};
 use zookeeper_client::{Client, Error, MultiWriteError, Stat};
 
+use crate::access::Access;
 use crate::answer;
-use crate::fenced::{ephemeral, persistent};
 use crate::json::{EntryJson, EpochJson, Foreign, bytes_of};
 use crate::layout::{Layout, entry_suffix, text_of};
 use crate::serving::{Context, Outcome};
@@ -108,7 +108,7 @@ async fn register_batch(
         };
         match &error {
             MultiWriteError::OperationFailed { source: Error::NoNode, .. } if path.is_some() => {
-                make_parents(client, batch, made).await?;
+                make_parents(context, client, batch, made).await?;
             }
             MultiWriteError::OperationFailed { source: Error::NodeExists, .. }
             | MultiWriteError::OperationFailed { source: Error::BadVersion, .. }
@@ -138,6 +138,7 @@ async fn write_batch<'a>(
     epoch_version: i32,
     todo: &[Todo<'a>],
 ) -> Result<(), (Option<&'a str>, MultiWriteError)> {
+    let options = context.settings.access.ephemeral();
     let mut multi = client.new_multi_writer();
     let mut paths = vec![None];
     let built: Result<(), Error> = (|| {
@@ -151,7 +152,7 @@ async fn write_batch<'a>(
                     entry
                 }
             };
-            multi.add_create(&entry.path, &entry.data, &ephemeral())?;
+            multi.add_create(&entry.path, &entry.data, &options)?;
             paths.push(Some(entry.path.as_str()));
         }
         Ok(())
@@ -168,6 +169,7 @@ async fn write_batch<'a>(
 
 /// What was `made` for earlier batches is there already.
 async fn make_parents(
+    context: &Context,
     client: &Client,
     batch: &[Entry],
     made: &mut BTreeSet<String>,
@@ -176,7 +178,7 @@ async fn make_parents(
     let parents: BTreeSet<&str> =
         batch.iter().flat_map(|entry| &entry.parents).map(String::as_str).collect();
     let parents: Vec<&str> = parents.into_iter().filter(|path| !made.contains(*path)).collect();
-    let options = persistent();
+    let options = context.settings.access.persistent();
     for some in parents.chunks(ENTRIES_PER_MULTI) {
         let mut multi = client.new_multi_writer();
         let built = some.iter().try_for_each(|path| multi.add_create(path, &[], &options));
@@ -297,6 +299,9 @@ pub enum ReadFunctionsError {
         /// The znode that is missing.
         path: String,
     },
+    /// It is closed to whoever asks like this.
+    #[error("the function registry could not be read: {0}")]
+    Barred(String),
     /// Somebody else wrote where the pair should be.
     #[error("{0}")]
     Foreign(String),
@@ -328,16 +333,17 @@ const READ_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What is registered for the pair's current epoch, on a short session of its own.
 pub async fn read_functions(
-    servers: &[String],
+    access: &Access,
     root: &str,
     pair: &str,
 ) -> Result<Vec<RegisteredFunction>, ReadFunctionsError> {
     let layout = Layout::new(root, pair);
-    short_session::run(servers, READ_TIME_MAX, async move |client: &Client| {
+    let own = access.clone();
+    short_session::run(access, READ_TIME_MAX, async move |client: &Client| {
         for _ in 0..TRIES_MAX {
-            let before = read_epoch(client, &layout).await?;
+            let before = read_epoch(client, &own, &layout).await?;
             let found = read_entries(client, &layout, before).await?;
-            if read_epoch(client, &layout).await? == before {
+            if read_epoch(client, &own, &layout).await? == before {
                 return Ok(found);
             }
         }
@@ -346,11 +352,16 @@ pub async fn read_functions(
     .await?
 }
 
-async fn read_epoch(client: &Client, layout: &Layout) -> Result<Epoch, ReadFunctionsError> {
+async fn read_epoch(
+    client: &Client,
+    access: &Access,
+    layout: &Layout,
+) -> Result<Epoch, ReadFunctionsError> {
     let path = layout.epoch();
     match client.get_data(&path).await {
         Ok((data, stat)) => Ok(EpochJson::read(&path, &data, &stat)?.epoch),
         Err(Error::NoNode) => Err(ReadFunctionsError::NoPair { path }),
+        Err(Error::NoAuth) => Err(ReadFunctionsError::Barred(access.barred(&path))),
         Err(error) => Err(error.into()),
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hotpair_core::pair::identity::{Epoch, Instance};
 use zookeeper_client::{Client, Error, MultiWriteError};
 
+use crate::access::Access;
 use crate::json::{EpochJson, Foreign, MasterJson, bytes_of};
 use crate::layout::Layout;
 use crate::settings::ZooKeeperSettings;
@@ -40,6 +41,9 @@ pub enum ReleaseError {
         /// What changed.
         path: String,
     },
+    /// Nothing was changed: the znodes are closed to whoever asks like this.
+    #[error("mastership was not released: {0}")]
+    Barred(String),
     /// Nothing was changed, because the znodes are none of a hotpair node.
     #[error("mastership was not released: {0}")]
     Foreign(String),
@@ -73,23 +77,25 @@ pub async fn release(
     instance: Instance,
 ) -> Result<ReleaseOutcome, ReleaseError> {
     let layout = Layout::new(&settings.root, &settings.pair);
-    short_session::run(&settings.servers, RELEASE_TIME_MAX, async move |client: &Client| {
-        release_on(client, &layout, instance).await
+    let access = settings.access.clone();
+    short_session::run(&settings.access, RELEASE_TIME_MAX, async move |client: &Client| {
+        release_on(client, &access, &layout, instance).await
     })
     .await?
 }
 
 async fn release_on(
     client: &Client,
+    access: &Access,
     layout: &Layout,
     instance: Instance,
 ) -> Result<ReleaseOutcome, ReleaseError> {
     let (epoch_path, master_path) = (layout.epoch(), layout.master());
-    let Some((data, epoch_stat)) = read(client, &epoch_path).await? else {
+    let Some((data, epoch_stat)) = read(client, access, &epoch_path).await? else {
         return Ok(ReleaseOutcome::NotHeld);
     };
     let crumb = EpochJson::read(&epoch_path, &data, &epoch_stat)?;
-    let Some((data, master_stat)) = read(client, &master_path).await? else {
+    let Some((data, master_stat)) = read(client, access, &master_path).await? else {
         return Ok(ReleaseOutcome::NotHeld);
     };
     let master = MasterJson::read(&master_path, &data, &master_stat)?;
@@ -123,11 +129,13 @@ async fn release_on(
 
 async fn read(
     client: &Client,
+    access: &Access,
     path: &str,
 ) -> Result<Option<(Vec<u8>, zookeeper_client::Stat)>, ReleaseError> {
     match client.get_data(path).await {
         Ok(found) => Ok(Some(found)),
         Err(Error::NoNode) => Ok(None),
+        Err(Error::NoAuth) => Err(ReleaseError::Barred(access.barred(path))),
         Err(error) => Err(ReleaseError::Unreachable(format!("reading {path} failed: {error}"))),
     }
 }

@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 
 use hotpair_core::pair::Moment;
 use hotpair_core::pair::effect::ZooKeeperRequest;
-use hotpair_core::pair::fact::{Answer, SessionId, ZooKeeperEvent};
+use hotpair_core::pair::fact::{Answer, LookTrouble, SessionId, ZooKeeperEvent};
 use hotpair_core::pair::identity::{Epoch, Identity};
 use tokio::task::{Id, JoinSet};
 use zookeeper_client::{Client, EventType, OneshotWatcher, SessionState};
 
 use crate::layout::Layout;
 use crate::settings::{Clock, ZooKeeperSettings};
-use crate::{fenced, look, registry};
+use crate::{closing, fenced, look, registry};
 
 /// What every request of a session needs to know.
 pub(crate) struct Context {
@@ -91,6 +91,8 @@ pub(crate) enum Outcome {
     Looked(ZooKeeperEvent, Watches),
     /// An armed watch fired.
     WatchFired { znode: Watched, event: EventType },
+    /// Whether the znodes are closed to others is known, and is to be looked at again later.
+    Closed(Option<ZooKeeperEvent>, Duration),
     /// The connection's state is another one.
     StateChanged(SessionState),
     /// Nothing that core waits for.
@@ -105,6 +107,8 @@ pub(crate) struct Tasks {
     pending: HashMap<Id, Pending>,
     /// Watches that are not armed, or have fired.
     unwatched: Arm,
+    /// When it is due to look whether the znodes are closed to others; none while that is under way.
+    close_at: Option<Instant>,
 }
 
 struct Pending {
@@ -113,6 +117,9 @@ struct Pending {
     give_up_at: Instant,
 }
 
+/// When to look again whether znodes are open: after some were, and after none was.
+const CLOSE_SOON: Duration = Duration::from_secs(2);
+const CLOSE_LATER: Duration = Duration::from_secs(60);
 /// Requests under way at once; more wait in the order queue.
 const PENDING_MAX: usize = 64;
 /// A whole function list takes many requests: it may take so many session time-outs.
@@ -137,6 +144,7 @@ impl Tasks {
             set,
             pending: HashMap::new(),
             unwatched: Arm { master: true, sync: true },
+            close_at: Some(Instant::now()),
         }
     }
 
@@ -229,6 +237,7 @@ impl Tasks {
         self.pending.remove(&id);
         match &mut outcome {
             Outcome::Looked(_, watches) => {
+                self.close_if_due();
                 let Watches { master, sync } = std::mem::take(watches);
                 for (znode, watch) in [(Watched::Master, master), (Watched::Sync, sync)] {
                     let Some(watch) = watch else { continue };
@@ -240,9 +249,32 @@ impl Tasks {
                 }
             }
             Outcome::WatchFired { znode, .. } => *self.unwatched(*znode) = true,
+            Outcome::Closed(_, again) => self.close_at = Some(Instant::now() + *again),
             Outcome::Event(_) | Outcome::StateChanged(_) | Outcome::Nothing => {}
         }
         outcome
+    }
+
+    /// After a look, when the znodes are there. Nobody waits for it.
+    fn close_if_due(&mut self) {
+        let due = self.close_at.is_some_and(|at| at <= Instant::now());
+        if !due || self.context.settings.access.auth.is_none() {
+            return;
+        }
+        self.close_at = None;
+        let (context, client) = (Arc::clone(&self.context), self.client.clone());
+        self.set.spawn(async move {
+            match closing::close(&context, &client).await {
+                Ok(what) => {
+                    let again = if what.is_some() { CLOSE_SOON } else { CLOSE_LATER };
+                    Outcome::Closed(Some(ZooKeeperEvent::Exposed { what }), again)
+                }
+                Err(error) => {
+                    tracing::debug!(reason = %error, "whether znodes are open is not known");
+                    Outcome::Closed(None, CLOSE_SOON)
+                }
+            }
+        });
     }
 
     fn unwatched(&mut self, znode: Watched) -> &mut bool {
@@ -265,9 +297,10 @@ pub(crate) fn without_answer(
     let answer = Answer::Ambiguous;
     match *order {
         ZooKeeperRequest::OpenSession | ZooKeeperRequest::Unregister { .. } => None,
-        ZooKeeperRequest::Look => {
-            Some(ZooKeeperEvent::LookFailed { reason: reason.to_owned(), foreign: false })
-        }
+        ZooKeeperRequest::Look => Some(ZooKeeperEvent::LookFailed {
+            reason: reason.to_owned(),
+            trouble: LookTrouble::NoAnswer,
+        }),
         ZooKeeperRequest::Claim { epoch, .. } => {
             Some(ZooKeeperEvent::Claimed { sent_at, epoch, answer })
         }

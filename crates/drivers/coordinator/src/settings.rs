@@ -8,6 +8,7 @@ use hotpair_core::pair::Moment;
 use hotpair_core::pair::identity::Epoch;
 use tokio::sync::watch;
 
+use crate::access::Access;
 use crate::json::MasterJson;
 
 /// This node's clock: `CLOCK_BOOTTIME` in milliseconds.
@@ -16,9 +17,8 @@ pub type Clock = Arc<dyn Fn() -> Moment + Send + Sync>;
 /// Where ZooKeeper is, and what of this node is written there.
 #[derive(Clone, Debug)]
 pub struct ZooKeeperSettings {
-    /// `host:port` of each server of one ensemble. Servers of different ensembles here make two
-    /// masters possible.
-    pub servers: Vec<String>,
+    /// How the servers are reached, and as whom.
+    pub access: Access,
     /// The session time-out asked for. Safe: 4 s. The server may negotiate another one.
     pub session_timeout: Duration,
     /// The znode below which all pairs are, absolute. Both nodes must have the same.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use zookeeper_client::{Client, SessionState};
 
+use crate::access::Access;
 use crate::connection::{self, AtDrop, ConnectError, Plan, connection_timeout};
 
 /// Why the errand did not get done.
@@ -28,18 +29,18 @@ const CLOSE_TIME_MAX: Duration = Duration::from_millis(300);
 
 /// Runs the errand on the first server that lets us in.
 pub(crate) async fn run<T: Send + 'static>(
-    servers: &[String],
+    access: &Access,
     within: Duration,
     errand: impl AsyncFnOnce(&Client) -> T + Send + 'static,
 ) -> Result<T, ShortSessionError> {
-    let servers = servers.to_vec();
+    let access = access.clone();
     let (done, answer) = oneshot::channel();
     let thread = std::thread::Builder::new().name("zookeeper-short".to_owned());
     let body = move || {
         let result = match connection::runtime() {
             Ok(runtime) => runtime.block_on(async {
                 let whole = async {
-                    let client = open(&servers).await?;
+                    let client = open(&access).await?;
                     let result = errand(&client).await;
                     close(client).await;
                     Ok(result)
@@ -55,22 +56,23 @@ pub(crate) async fn run<T: Send + 'static>(
     answer.await.unwrap_or(Err(ShortSessionError::ThreadEnded))
 }
 
-async fn open(servers: &[String]) -> Result<Client, ShortSessionError> {
+async fn open(access: &Access) -> Result<Client, ShortSessionError> {
     let mut reasons = Vec::new();
-    for server in servers {
+    for server in &access.servers {
         let plan = Plan {
             session: None,
             session_timeout: SESSION_TIMEOUT,
             within: connection_timeout(SESSION_TIMEOUT),
             at_drop: AtDrop::Close,
         };
-        match connection::connect(server, plan).await {
+        match connection::connect(access, server, plan).await {
             Ok(client) => return Ok(client),
             Err(
                 error @ (ConnectError::NoAnswer { .. }
                 | ConnectError::Silent { .. }
                 | ConnectError::SessionOver { .. }
                 | ConnectError::NoRuntime { .. }
+                | ConnectError::NotReached { .. }
                 | ConnectError::Failed { .. }),
             ) => reasons.push(error.to_string()),
         }

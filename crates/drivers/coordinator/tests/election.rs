@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hotpair_coordinator::{Farewell, ReleaseError, ReleaseOutcome, ZooKeeperSettings, release};
 use hotpair_core::pair::effect::{HandoverBound, Replace, SyncBound, ZooKeeperRequest};
-use hotpair_core::pair::fact::{Answer, Refusal, ZooKeeperEvent};
+use hotpair_core::pair::fact::{Answer, LookTrouble, Refusal, ZooKeeperEvent};
 use hotpair_core::pair::identity::{Epoch, Instance, NodeId};
 use support::{LONG, Node, Server, identity, settings};
 use zookeeper_client::{Acls, CreateMode};
@@ -179,8 +179,8 @@ async fn foreign_content_is_named_and_a_mended_znode_is_noticed() {
         let (good, _) = client.get_data(path).await.unwrap();
         for content in broken {
             client.set_data(path, content, None).await.unwrap();
-            let (reason, foreign) = node.look_fails().await;
-            assert!(foreign && reason.contains(path), "{reason}");
+            let (reason, trouble) = node.look_fails().await;
+            assert!(trouble == LookTrouble::Foreign && reason.contains(path), "{reason}");
             assert!(reason.len() < 400, "{reason}");
         }
         client.set_data(path, &good, None).await.unwrap();
@@ -190,8 +190,11 @@ async fn foreign_content_is_named_and_a_mended_znode_is_noticed() {
     let ephemeral = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
     client.create(master, b"{\"node\":\"A\"}", &ephemeral).await.unwrap();
     node.until_is(&ZooKeeperEvent::MasterChanged { gone: false }).await;
-    let (reason, foreign) = node.look_fails().await;
-    assert!(foreign && reason.contains(master) && reason.contains("instance"), "{reason}");
+    let (reason, trouble) = node.look_fails().await;
+    assert!(
+        trouble == LookTrouble::Foreign && reason.contains(master) && reason.contains("instance"),
+        "{reason}"
+    );
     client.delete(master, None).await.unwrap();
     node.until_is(&ZooKeeperEvent::MasterChanged { gone: true }).await;
     assert_eq!(node.look().await.master, None);
@@ -210,8 +213,8 @@ async fn a_field_too_much_is_passed_over_and_a_field_too_few_is_not() {
     assert_eq!((epoch.epoch, epoch.node, epoch.clean), (Epoch(7), None, true));
     let fewer = br#"{"epoch":7,"clean":true,"at":1}"#;
     client.set_data(path, fewer, None).await.unwrap();
-    let (reason, foreign) = node.look_fails().await;
-    assert!(foreign && reason.contains("node"), "{reason}");
+    let (reason, trouble) = node.look_fails().await;
+    assert!(trouble == LookTrouble::Foreign && reason.contains("node"), "{reason}");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use support::{LONG, Node, PAIR, Server, functions, identity, settings};
 const ENTRIES: usize = 5_000;
 
 async fn read(server: &Server) -> Vec<hotpair_coordinator::RegisteredFunction> {
-    read_functions(&[server.address.to_string()], "/hotpair", PAIR).await.unwrap()
+    read_functions(&server.open(), "/hotpair", PAIR).await.unwrap()
 }
 
 async fn node_with(server: &Server, name: &str, instance: u128, entries: usize) -> Node {
@@ -71,7 +71,7 @@ async fn five_thousand_entries_survive_a_fast_takeover_and_a_stale_master_adds_n
 #[tokio::test]
 async fn entries_of_an_epoch_that_nobody_holds_any_more_are_not_believed() {
     let server = Server::start();
-    let gone = read_functions(&[server.address.to_string()], "/hotpair", PAIR).await;
+    let gone = read_functions(&server.open(), "/hotpair", PAIR).await;
     assert!(matches!(gone, Err(ReadFunctionsError::NoPair { .. })), "{gone:?}");
     let mut a = node_with(&server, "A", 1, 3).await;
     let (epoch, version) = a.become_master().await;

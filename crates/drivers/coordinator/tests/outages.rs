@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hotpair_coordinator::Farewell;
 use hotpair_core::pair::effect::ZooKeeperRequest;
-use hotpair_core::pair::fact::{Answer, ZooKeeperEvent};
+use hotpair_core::pair::fact::{Answer, LookTrouble, ZooKeeperEvent};
 use hotpair_core::pair::identity::Epoch;
 use support::{Node, Server, T, identity, settings};
 
@@ -25,8 +25,9 @@ async fn after_a_server_restart_the_same_session_is_back_and_a_look_arms_the_wat
     // Cut off, every order has its answer: that there is none.
     assert_eq!(a.heartbeat(epoch, epoch_version).await, Answer::Ambiguous);
     assert_eq!(b.claim(epoch + 1, epoch_version, Some(0)).await, Answer::Ambiguous);
-    let (reason, foreign) = b.look_fails().await;
-    assert!(!foreign && reason.contains("connection"), "{reason}");
+    let (reason, trouble) = b.look_fails().await;
+    assert_eq!(trouble, LookTrouble::NoAnswer);
+    assert!(reason.contains("connection"), "{reason}");
     server.start_again();
     a.until_is(&ZooKeeperEvent::Reconnected).await;
     b.until_is(&ZooKeeperEvent::Reconnected).await;
@@ -63,8 +64,8 @@ async fn a_frozen_server_is_noticed_in_time_and_what_was_under_way_is_ambiguous(
                     assert_eq!(answer, Answer::Ambiguous);
                     ambiguous = true;
                 }
-                ZooKeeperEvent::LookFailed { foreign, .. } => {
-                    assert!(!foreign);
+                ZooKeeperEvent::LookFailed { trouble, .. } => {
+                    assert_eq!(trouble, LookTrouble::NoAnswer);
                     failed = true;
                 }
                 other => panic!("{other:?} is not expected of a frozen server"),

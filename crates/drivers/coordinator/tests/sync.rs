@@ -6,7 +6,7 @@
 mod support;
 
 use hotpair_core::pair::effect::{SyncBound, ZooKeeperRequest};
-use hotpair_core::pair::fact::{Answer, Refusal, SyncZnode, ZooKeeperEvent};
+use hotpair_core::pair::fact::{Answer, LookTrouble, Refusal, SyncZnode, ZooKeeperEvent};
 use hotpair_core::pair::identity::{Epoch, Incarnation};
 use support::{Node, Server, identity};
 
@@ -119,6 +119,9 @@ async fn a_record_that_no_node_wrote_is_said_to_be_foreign() {
     a.become_master().await;
     let client = server.client().await;
     client.set_data(PATH, br#"{"epoch":1,"in_sync":[{"id":"A"}]}"#, None).await.unwrap();
-    let (reason, foreign) = a.look_fails().await;
-    assert!(foreign && reason.contains(PATH) && reason.contains("boot_id"), "{reason}");
+    let (reason, trouble) = a.look_fails().await;
+    assert!(
+        trouble == LookTrouble::Foreign && reason.contains(PATH) && reason.contains("boot_id"),
+        "{reason}"
+    );
 }

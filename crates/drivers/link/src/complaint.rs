@@ -24,13 +24,15 @@ pub(crate) enum Kind {
     Excess,
     /// A node of another pair.
     Stranger,
+    /// A certificate that does not fit, or none where one is needed.
+    Untrusted,
     /// The listener or the name service reported an error.
     System,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Complaints {
-    ledger: Mutex<[Entry; 5]>,
+    ledger: Mutex<[Entry; 6]>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,9 +1,9 @@
 //! The link that we dial: connect, hello, welcome, then pings and answers until it ends.
 //!
 //! ```text
-//! dial ──connect──hello──welcome──▶ LinkOpened ──ping/answer…──▶ LinkEnded
-//!           │       │       │
-//!           └───────┴───────┴──▶ DialFailed       all of it within one time-out
+//! dial ──connect──(TLS)──hello──welcome──▶ LinkOpened ──ping/answer…──▶ LinkEnded
+//!           │       │     │       │
+//!           └───────┴─────┴───────┴──▶ DialFailed       all of it within one time-out
 //! ```
 //!
 //! One task per dial, and one dial at a time. A task that was overtaken by a newer dial, or whose
@@ -19,9 +19,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 use hotpair_core::pair::fact::{DialFailure, Fact, LinkEnd};
 use hotpair_core::pair::identity::{Identity, Statement};
-use tokio::io::AsyncWriteExt;
+use hotpair_tls::Stream;
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
@@ -29,6 +29,7 @@ use crate::address::Addresses;
 use crate::complaint::{Complaints, Kind};
 use crate::frame::{Frame, FrameError, FrameReader, ReadEnd, RejectReason, Times, encode};
 use crate::pace::Pace;
+use crate::secure::{LinkSecurity, NoHandshake, objection};
 use crate::wall::WallClock;
 
 /// Pings waiting to be written. More than this are not sent: they count as unanswered.
@@ -51,6 +52,7 @@ pub(crate) struct Dialler {
     pub(crate) me: Arc<Identity>,
     pub(crate) addresses: Addresses,
     pub(crate) timeout: Duration,
+    pub(crate) security: Option<LinkSecurity>,
     pub(crate) wall: WallClock,
     pub(crate) facts: mpsc::Sender<Fact>,
     pub(crate) complaints: Arc<Complaints>,
@@ -69,8 +71,8 @@ pub(crate) struct Dial {
 
 #[derive(Debug)]
 struct Link {
-    reader: FrameReader<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
+    reader: FrameReader<ReadHalf<Stream>>,
+    writer: WriteHalf<Stream>,
     peer: SocketAddr,
 }
 
@@ -79,6 +81,17 @@ struct Link {
 enum NoLink {
     Failed(DialFailure),
     Stranger(String),
+    /// It and we do not fit together, in words.
+    AtOdds(Kind, String),
+}
+
+impl Link {
+    async fn say_hello(&mut self, statement: &Statement) -> Result<(), Error> {
+        let mut out = BytesMut::new();
+        encode(&Frame::Hello { statement: statement.clone() }, &mut out);
+        self.writer.write_all(&out).await?;
+        self.writer.flush().await
+    }
 }
 
 impl From<DialFailure> for NoLink {
@@ -102,6 +115,11 @@ impl Dial {
                     NoLink::Stranger(who) => {
                         self.dialler.complaints.note(Kind::Stranger, None, &who);
                         self.tell(Fact::StrangerMet { who }).await;
+                        DialFailure::Rejected
+                    }
+                    NoLink::AtOdds(kind, what) => {
+                        self.dialler.complaints.note(kind, None, &what);
+                        self.tell(Fact::LinkTroubled { what }).await;
                         DialFailure::Rejected
                     }
                 };
@@ -140,12 +158,17 @@ impl Dial {
             return Err(DialFailure::Refused.into());
         }
         stream.set_nodelay(true).map_err(|_| DialFailure::EndedEarly)?;
-        let (reader, mut writer) = stream.into_split();
-        let mut out = BytesMut::new();
-        encode(&Frame::Hello { statement: self.statement.clone() }, &mut out);
-        writer.write_all(&out).await.map_err(|e| early_failure(&e))?;
+        let stream = self.secured(peer, stream).await?;
+        let (reader, writer) = tokio::io::split(stream);
         let mut link = Link { reader: FrameReader::new(reader), writer, peer };
-        match link.reader.next().await {
+        let said = link.say_hello(&self.statement).await;
+        // Whoever refuses may have said so, and closed before our hello went out.
+        let heard = link.reader.next().await;
+        if let (Err(error), Err(ReadEnd::Closed | ReadEnd::Failed(_))) = (&said, &heard) {
+            self.plain_was_refused();
+            return Err(early_failure(error).into());
+        }
+        match heard {
             Ok(Frame::Welcome { statement }) => self.welcomed_by(link, statement),
             Ok(Frame::Reject(rejection)) => match rejection.reason {
                 RejectReason::Pair => {
@@ -153,9 +176,9 @@ impl Dial {
                     Err(NoLink::Stranger(stranger(node, pair, peer)))
                 }
                 RejectReason::Version | RejectReason::Malformed => {
+                    self.plain_was_refused();
                     let what = format!("{peer} refused our hello: {}", rejection.text);
-                    self.dialler.complaints.note(Kind::Garbage, Some(peer.ip()), &what);
-                    Err(DialFailure::Rejected.into())
+                    Err(NoLink::AtOdds(Kind::Garbage, what))
                 }
             },
             Ok(
@@ -172,8 +195,34 @@ impl Dial {
                 self.complain_of_garbage(peer, &error);
                 Err(DialFailure::Rejected.into())
             }
-            Err(ReadEnd::Closed) => Err(DialFailure::EndedEarly.into()),
-            Err(ReadEnd::Failed(error)) => Err(early_failure(&error).into()),
+            Err(ReadEnd::Closed) => {
+                self.plain_was_refused();
+                Err(DialFailure::EndedEarly.into())
+            }
+            Err(ReadEnd::Failed(error)) => Err(match objection(peer, &error) {
+                Some(what) => NoLink::AtOdds(Kind::Untrusted, what),
+                None => early_failure(&error).into(),
+            }),
+        }
+    }
+
+    /// What hellos go over: TLS, where this node has it.
+    async fn secured(&self, peer: SocketAddr, stream: TcpStream) -> Result<Stream, NoLink> {
+        let Some(security) = self.dialler.security.as_ref().filter(|s| !s.dials_plain()) else {
+            return Ok(Stream::Plain(stream));
+        };
+        security.connect(peer, stream).await.map_err(|failure| match failure {
+            NoHandshake::Refused(what) => NoLink::AtOdds(Kind::Untrusted, what),
+            NoHandshake::Ended(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                DialFailure::EndedEarly.into()
+            }
+            NoHandshake::Ended(error) => early_failure(&error).into(),
+        })
+    }
+
+    fn plain_was_refused(&self) {
+        if let Some(security) = &self.dialler.security {
+            security.plain_was_refused();
         }
     }
 
@@ -196,6 +245,8 @@ impl Dial {
     async fn carry(&mut self, link: &mut Link) -> LinkEnd {
         let mut out = BytesMut::new();
         let mut pace = Pace::new();
+        // TLS may keep back what the socket had no room for.
+        let mut unflushed = false;
         loop {
             tokio::select! {
                 biased;
@@ -219,10 +270,12 @@ impl Dial {
                     // The driver let go of this link; its task is about to be ended.
                     None => return LinkEnd::Lost,
                 },
-                written = link.writer.write_buf(&mut out), if !out.is_empty() => match written {
-                    Ok(_) => {}
-                    Err(error) => return link_end(&error),
-                },
+                sent = send_on(&mut link.writer, &mut out), if unflushed || !out.is_empty() => {
+                    match sent {
+                        Ok(more) => unflushed = more,
+                        Err(error) => return link_end(&error),
+                    }
+                }
             }
         }
     }
@@ -271,6 +324,16 @@ impl Dial {
     fn complain_of_garbage(&self, peer: SocketAddr, error: &FrameError) {
         self.dialler.complaints.note(Kind::Garbage, Some(peer.ip()), error);
     }
+}
+
+/// Takes one step of sending; whether a flush is still due. Nothing is lost when it is dropped half-way.
+async fn send_on(writer: &mut WriteHalf<Stream>, out: &mut BytesMut) -> Result<bool, Error> {
+    if out.is_empty() {
+        writer.flush().await?;
+        return Ok(false);
+    }
+    writer.write_buf(out).await?;
+    Ok(true)
 }
 
 /// How to call a node of another pair; without its port, which changes with every connection.

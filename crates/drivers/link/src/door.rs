@@ -1,7 +1,7 @@
 //! The door: connections that the peer (or anybody else) dials to us.
 //!
 //! ```text
-//! accept ─▶ hello within 2 s ─▶ of our pair? ─no─▶ reject, close
+//! accept ─▶ (TLS) ─▶ hello within 2 s ─▶ of our pair? ─no─▶ reject, close
 //!                                    │yes
 //!                                    ▼
 //!                        ask the core, send its answer ◀──┐
@@ -24,8 +24,8 @@ use bytes::BytesMut;
 use hotpair_core::pair::fact::Fact;
 use hotpair_core::pair::identity::{Identity, Statement};
 use hotpair_core::tables::replication::Follow;
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use hotpair_tls::Stream;
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -37,7 +37,8 @@ use crate::frame::{
     Frame, FrameError, FrameReader, ReadEnd, RejectReason, Rejection, Times, encode,
 };
 use crate::pace::{FRAMES_PER_SECOND_MAX, Pace};
-use crate::redo::RedoEvent;
+use crate::redo::{RedoEvent, Wire};
+use crate::secure::{LinkSecurity, NoHandshake};
 use crate::wall::WallClock;
 
 /// Connections held at a time. The peer needs one.
@@ -52,6 +53,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const WRITE_WITHIN: Duration = Duration::from_secs(2);
 /// Connections let in within one [`TURN`].
 const LET_IN_PER_TURN_MAX: u32 = 16;
+/// The same with TLS, where a stranger's first bytes cost us a signature.
+const HANDSHAKES_PER_TURN_MAX: u32 = 2;
 const TURN: Duration = Duration::from_millis(5);
 /// After an error of the listener (no free file descriptor, as a rule).
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -60,6 +63,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub(crate) struct Door {
     pub(crate) me: Arc<Identity>,
+    pub(crate) security: Option<LinkSecurity>,
     pub(crate) wall: WallClock,
     pub(crate) facts: mpsc::Sender<Fact>,
     /// Where connections go that are to be redo streams.
@@ -131,13 +135,17 @@ impl Guests {
 impl Door {
     /// Accepts until it is aborted. Dropping the future closes the listener, not the connections.
     pub(crate) async fn accept(self, listener: TcpListener) {
+        let let_in_max = match self.security {
+            Some(_) => HANDSHAKES_PER_TURN_MAX,
+            None => LET_IN_PER_TURN_MAX,
+        };
         let mut turn = Instant::now();
         let mut let_in = 0;
         loop {
             if turn.elapsed() >= TURN {
                 turn = Instant::now();
                 let_in = 0;
-            } else if let_in == LET_IN_PER_TURN_MAX {
+            } else if let_in == let_in_max {
                 // A flood waits in the kernel, not in front of the control loop's tasks.
                 tokio::time::sleep_until(turn + TURN).await;
             }
@@ -162,18 +170,63 @@ impl Door {
         let (answers, answered) = mpsc::channel(1);
         // Held until the guest is entered, so that a task that ends at once finds itself there.
         let mut all = self.guests.all();
-        let (reader, writer) = stream.into_split();
-        let visit = Visit {
-            door: self.clone(),
-            number,
-            from,
-            reader: FrameReader::new(reader),
-            writer,
-            answered,
-            pace: Pace::new(),
-        };
-        let task = tokio::spawn(visit.run()).abort_handle();
+        let visit = self.clone().receive(number, stream, from, answered);
+        let task = tokio::spawn(visit).abort_handle();
         all.insert(number, Guest { answers, task, heard: None });
+    }
+
+    /// One inbound connection, from its first byte on.
+    async fn receive(
+        self,
+        number: u64,
+        stream: TcpStream,
+        from: SocketAddr,
+        answered: mpsc::Receiver<(u64, Statement)>,
+    ) {
+        // A node that waits for answers must not wait for Nagle's algorithm as well.
+        let _ = stream.set_nodelay(true);
+        let stream = match &self.security {
+            None => Some(Stream::Plain(stream)),
+            Some(security) => self.secured(security, stream, from).await,
+        };
+        let Some(stream) = stream else {
+            self.guests.all().remove(&number);
+            return;
+        };
+        let foreign = self.security.as_ref().is_some_and(|s| !s.is_of_our_pair(&stream));
+        let (reader, writer) = tokio::io::split(stream);
+        let reader = FrameReader::new(reader);
+        let pace = Pace::new();
+        let visit = Visit { door: self, number, from, foreign, reader, writer, answered, pace };
+        visit.run().await;
+    }
+
+    async fn secured(
+        &self,
+        security: &LinkSecurity,
+        stream: TcpStream,
+        from: SocketAddr,
+    ) -> Option<Stream> {
+        match timeout(HELLO_WITHIN, security.accept(from, stream)).await {
+            Ok(Ok(stream)) => Some(stream),
+            Ok(Err(NoHandshake::Refused(what))) => {
+                self.refuse(from, what);
+                None
+            }
+            Ok(Err(NoHandshake::Ended(_))) => None,
+            Err(_elapsed) => {
+                let what = format!("no handshake within {HELLO_WITHIN:?}");
+                self.complaints.note(Kind::Slow, Some(from.ip()), &what);
+                None
+            }
+        }
+    }
+
+    /// Somebody was not let in, and the operator should know why; the control loop hears it only
+    /// when it has time.
+    fn refuse(&self, from: SocketAddr, what: String) {
+        self.complaints.note(Kind::Untrusted, Some(from.ip()), &what);
+        let _ = self.facts.try_send(Fact::LinkTroubled { what });
     }
 }
 
@@ -183,8 +236,10 @@ struct Visit {
     door: Door,
     number: u64,
     from: SocketAddr,
-    reader: FrameReader<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
+    /// Its certificate is not for our pair.
+    foreign: bool,
+    reader: FrameReader<ReadHalf<Stream>>,
+    writer: WriteHalf<Stream>,
     answered: mpsc::Receiver<(u64, Statement)>,
     pace: Pace,
 }
@@ -210,6 +265,8 @@ enum VisitEnd {
     OutOfPlace(&'static str),
     #[error("hello of {0}, which is not of our pair")]
     Stranger(String),
+    #[error("its certificate is not for pair {0}")]
+    Foreign(Arc<str>),
     #[error("it follows the redo of this node from now on")]
     Follows(Box<Follow>, bool),
 }
@@ -244,6 +301,7 @@ impl Visit {
             VisitEnd::TooFast => Some(Kind::Excess),
             VisitEnd::Garbage(_) | VisitEnd::OutOfPlace(_) => Some(Kind::Garbage),
             VisitEnd::Stranger(_) => Some(Kind::Stranger),
+            VisitEnd::Foreign(_) => Some(Kind::Untrusted),
         };
         if let Some(kind) = kind {
             self.door.complaints.note(kind, Some(self.from.ip()), &end);
@@ -260,9 +318,7 @@ impl Visit {
             door.complaints.note(Kind::Garbage, Some(from.ip()), &what);
             return;
         };
-        let stream = reader.reunite(writer).expect("the two halves of one stream");
-        let std = stream.into_std().and_then(|s| s.set_nonblocking(false).map(|()| s));
-        match std {
+        match Wire::from_stream(reader.unsplit(writer)) {
             Ok(stream) => {
                 let event = RedoEvent::FollowerCame { follow, directory, stream };
                 let _ = door.redo.send(event).await;
@@ -297,8 +353,9 @@ impl Visit {
     }
 
     async fn hello(&mut self) -> Result<Statement, VisitEnd> {
-        // A node that waits for answers must not wait for Nagle's algorithm as well.
-        self.writer.as_ref().set_nodelay(true)?;
+        if self.foreign {
+            return Err(self.turn_away().await);
+        }
         let frame = timeout(HELLO_WITHIN, self.reader.next()).await;
         match frame.map_err(|_| VisitEnd::NoHello)? {
             Ok(Frame::Hello { statement }) => {
@@ -335,9 +392,14 @@ impl Visit {
                 Err(VisitEnd::OutOfPlace("frame before the hello"))
             }
             Err(ReadEnd::Garbage(error)) => {
+                if error == FrameError::Tls {
+                    let what = format!("somebody came from {}: {error}", self.from.ip());
+                    let _ = self.door.facts.try_send(Fact::LinkTroubled { what });
+                }
                 let reason = match &error {
                     FrameError::Version { .. } => RejectReason::Version,
                     FrameError::Length { .. }
+                    | FrameError::Tls
                     | FrameError::Tag { .. }
                     | FrameError::Body { .. } => RejectReason::Malformed,
                 };
@@ -346,6 +408,21 @@ impl Visit {
             }
             Err(end @ (ReadEnd::Closed | ReadEnd::Failed(_))) => Err(end.into()),
         }
+    }
+
+    /// The other side has shown a certificate that our authority signed, and that is for others.
+    async fn turn_away(&mut self) -> VisitEnd {
+        let pair = Arc::clone(&self.door.me.pair);
+        // Read first, whatever it is: closed with bytes unread, the answer might be lost.
+        let _ = timeout(HELLO_WITHIN, self.reader.next()).await;
+        let text = format!("your certificate does not name pair {pair} (subject alternative name)");
+        let _ = self.reject(RejectReason::Malformed, text).await;
+        let what = format!(
+            "a node came from {} with a certificate that does not name pair {pair}",
+            self.from.ip()
+        );
+        let _ = self.door.facts.try_send(Fact::LinkTroubled { what });
+        VisitEnd::Foreign(pair)
     }
 
     fn of_our_pair(&self, statement: &Statement) -> Result<(), VisitEnd> {
@@ -383,9 +460,12 @@ impl Visit {
     async fn send(&mut self, frame: &Frame) -> Result<(), VisitEnd> {
         let mut out = BytesMut::new();
         encode(frame, &mut out);
-        timeout(WRITE_WITHIN, self.writer.write_all(&out))
-            .await
-            .map_err(|_| VisitEnd::NotReading)??;
+        let writer = &mut self.writer;
+        let sending = async {
+            writer.write_all(&out).await?;
+            writer.flush().await
+        };
+        timeout(WRITE_WITHIN, sending).await.map_err(|_| VisitEnd::NotReading)??;
         Ok(())
     }
 }

@@ -20,6 +20,7 @@ use crate::complaint::Complaints;
 use crate::dial::{Dial, Dialler, PINGS_MAX, Ping};
 use crate::door::{Door, Guests};
 use crate::redo::RedoEvent;
+use crate::secure::LinkSecurity;
 use crate::wall::WallClock;
 use crate::words::TEXT_BYTES_MAX;
 
@@ -36,6 +37,8 @@ pub struct LinkSettings {
     pub me: Arc<Identity>,
     /// From the dial to the welcome, at most so long (`peer.ping_timeout`).
     pub dial_timeout: Duration,
+    /// TLS; plain text without.
+    pub security: Option<LinkSecurity>,
     /// For the clock offset only.
     pub wall_clock: WallClock,
 }
@@ -98,7 +101,7 @@ impl LinkDriver {
         facts: mpsc::Sender<Fact>,
         redo: mpsc::Sender<RedoEvent>,
     ) -> Result<Self, StartError> {
-        let LinkSettings { peer, me, dial_timeout: timeout, wall_clock: wall } = settings;
+        let LinkSettings { peer, me, dial_timeout: timeout, security, wall_clock: wall } = settings;
         let names = [
             ("pair", me.pair.len()),
             ("node", me.incarnation.node.as_str().len()),
@@ -114,6 +117,7 @@ impl LinkDriver {
         let guests = Guests::default();
         let door = Door {
             me: me.clone(),
+            security: security.clone(),
             wall: wall.clone(),
             facts: facts.clone(),
             redo,
@@ -124,6 +128,7 @@ impl LinkDriver {
             me,
             addresses: Addresses::new(&peer, complaints.clone()),
             timeout,
+            security,
             wall,
             facts,
             complaints,

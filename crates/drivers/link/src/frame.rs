@@ -10,6 +10,8 @@
 //! Whatever comes from outside is either a frame or a [`FrameError`]; nothing is allocated before a
 //! length is known to be bearable. Tags from 16 on are left for frames that are no JSON.
 
+use std::io::ErrorKind;
+
 use bytes::{Buf, BufMut, BytesMut};
 use hotpair_core::pair::identity::Statement;
 use hotpair_core::tables::replication::Follow;
@@ -18,6 +20,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::redo;
+use crate::secure::TLS_FIRST_BYTE;
 use crate::words::{
     AnswerBody, HelloBody, HelloHead, PingBody, ReasonWord, RejectBody, StatementWord, WelcomeBody,
     short,
@@ -29,6 +32,8 @@ pub(crate) const VERSION: u16 = 1;
 pub(crate) const FRAME_BYTES_MAX: usize = 64 * 1024;
 const MAGIC: &str = "hotpair";
 const LENGTH_BYTES: usize = 4;
+/// The second byte of every TLS record.
+const TLS_MAJOR_VERSION: u8 = 3;
 
 /// What one node says to the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +137,12 @@ pub enum FrameError {
         /// What is wrong.
         reason: String,
     },
+    /// A TLS connection, where plain text is spoken.
+    #[error(
+        "it speaks TLS and this node's link plain text: give this node tls.certificate, tls.key and \
+         tls.authority as well"
+    )]
+    Tls,
     /// A hello of another version of the protocol.
     #[error("the other side speaks version {version} of the link protocol, this node {VERSION}")]
     Version {
@@ -219,6 +230,9 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) {
 /// When the bytes cannot become a frame, whatever comes after them.
 pub fn decode(bytes: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
     let Some(prefix) = bytes.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+    if prefix[0] == TLS_FIRST_BYTE && prefix[1] == TLS_MAJOR_VERSION {
+        return Err(FrameError::Tls);
+    }
     let length = u32::from_be_bytes(*prefix);
     let size = length as usize;
     if size == 0 || size > FRAME_BYTES_MAX {
@@ -374,6 +388,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         match self.io.read_buf(&mut self.buffer).await {
             Ok(0) => Err(ReadEnd::Closed),
             Ok(_) => Ok(()),
+            // TLS calls it so when the connection ends without its own farewell: a process that died.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(ReadEnd::Closed),
             Err(error) => Err(ReadEnd::Failed(error)),
         }
     }

@@ -15,6 +15,8 @@
 //! is a frame, who is of our pair, how long a stranger may keep a socket. How a connection failed or
 //! ended is told exactly as the kernel told it, because a proof of death is built on that.
 //!
+//! With [`LinkSecurity`] all of it goes through TLS, both ways authenticated.
+//!
 //! The bytes are described in `docs/protocol/link.md`.
 
 mod address;
@@ -27,9 +29,11 @@ mod frame;
 pub mod fuzzing;
 mod pace;
 pub mod redo;
+mod secure;
 mod wall;
 mod words;
 
 pub use driver::{LinkDriver, LinkSettings, StartError};
 pub use frame::{Frame, FrameError, RejectReason, Rejection, Times, decode, encode};
+pub use secure::LinkSecurity;
 pub use wall::WallClock;

@@ -256,6 +256,7 @@ pub(crate) fn severity(name: AlertName) -> &'static str {
         | AlertName::Divergence => "critical",
         AlertName::PeerUnreachable
         | AlertName::CoordinatorLost
+        | AlertName::CoordinatorOpen
         | AlertName::ClockSkew
         | AlertName::Flapping
         | AlertName::ReplicationBehind => "warning",

@@ -18,6 +18,9 @@ pub(crate) fn why(snapshot: &Snapshot, now: Moment, open: Option<Epoch>) -> Why 
         sentences.push("There is no coordinator and no second node: it is alone.".to_owned());
     } else {
         sentences.push(contact_sentence(view, now));
+        let troubles = &view.troubles;
+        let known = [&troubles.coordinator, &troubles.open_znodes, &troubles.link];
+        sentences.extend(known.into_iter().flatten().map(|what| format!("Trouble: {what}.")));
         sentences.extend(holder_sentence(view));
         sentences.push(peer_sentence(&view.peer, now));
         sentences.extend(sync_sentence(view));
@@ -76,6 +79,7 @@ fn guard_sentence(view: &View, now: Moment) -> Option<String> {
         | Guard::PeerHasMore { .. }
         | Guard::NoCoordinator
         | Guard::ForeignZnode { .. }
+        | Guard::Barred { .. }
         | Guard::Closing
         | Guard::Shadow
         | Guard::Twin { .. }

@@ -52,6 +52,9 @@ pub(crate) struct BenchArguments {
     /// Seconds of each round of them.
     #[arg(long, default_value_t = 8)]
     seconds: u64,
+    /// The engine's redo stream goes through TLS.
+    #[arg(long)]
+    tls: bool,
     #[command(flatten)]
     load: load::LoadArguments,
 }
@@ -117,7 +120,9 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<Outcome> {
             Part::Idle => failover::idle()?,
             Part::Dataset => dataset::measure(arguments.rows)?,
             Part::Simulator => simulator(),
-            Part::Engine => engine::commits(arguments.commits, arguments.outstanding)?,
+            Part::Engine => {
+                engine::commits(arguments.commits, arguments.outstanding, arguments.tls)?
+            }
             Part::Catchup => engine::catching_up(arguments.redo_megabytes, arguments.outstanding)?,
             Part::Tables => tables::against_redis(arguments.connections, arguments.seconds)?,
             Part::Router => router::against_haproxy(arguments.connections, arguments.seconds)?,

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::user::read_password;
 use crate::config::{NodeConfig, password_in_environment};
+use crate::settings::zookeeper_access;
 
 /// A call, and where to look for who offers it.
 #[derive(Debug, clap::Args)]
@@ -37,12 +38,10 @@ pub(crate) fn run(arguments: &CallArguments) -> Result<Outcome> {
                     config.coordinator.zookeeper.as_ref().context(
                         "[coordinator.zookeeper] is needed to find a function by its name",
                     )?;
-                let all = hotpair_coordinator::read_functions(
-                    &zookeeper.servers,
-                    &zookeeper.root,
-                    &config.pair,
-                )
-                .await?;
+                let access = zookeeper_access(&config, zookeeper)?;
+                let all =
+                    hotpair_coordinator::read_functions(&access, &zookeeper.root, &config.pair)
+                        .await?;
                 all.into_iter()
                     .filter(|f| {
                         f.group == wanted.group

@@ -68,6 +68,11 @@ pub(crate) fn run(arguments: &NodeArguments, functions: Vec<Registered>) -> Resu
         peer_admin = config.peer.as_ref().and_then(|peer| peer.admin.as_deref()), "node starts"
     );
     tls::warn(config.identity.as_deref());
+    for name in config.unreachable_addresses() {
+        tracing::warn!(
+            "others are told an address for {name} that they cannot reach: give advertise.{name}"
+        );
+    }
     let thread = std::thread::Builder::new().name("control".to_owned());
     let ended = thread.spawn(move || control.run())?.join();
     writer::wait_for(&writers);
@@ -108,11 +113,10 @@ fn assemble(
         journal,
         datasets: datasets.clone(),
     });
-    let link = match &config.peer {
-        Some(peer) => Some((peer.address.clone(), bind_peer(config)?)),
-        None => None,
-    };
-    let tables = TablesThread::start(settings::tables(config, clean), &me, facts.0.clone())?;
+    let peer = settings::peer(config)?;
+    let listener = config.peer.as_ref().map(|_| bind_peer(config)).transpose()?;
+    let link = peer.clone().zip(listener);
+    let tables = TablesThread::start(settings::tables(config, peer, clean), &me, facts.0.clone())?;
     let sessions = Arc::new(Sessions::new(tables.tables.clone(), settings::sessions(config)));
     let business = Business::start(
         config,
@@ -140,7 +144,7 @@ fn assemble(
     let control = Control {
         settings: pair,
         me,
-        zookeeper: settings::zookeeper_settings(config, registry_entries(&catalogue), endpoints),
+        zookeeper: settings::zookeeper_settings(config, registry_entries(&catalogue), endpoints)?,
         link,
         gate: keeper,
         datasets,
@@ -186,11 +190,8 @@ fn first_snapshot(
     env!("CARGO_PKG_VERSION").clone_into(&mut snapshot.version);
     config.coordinator.kind.word().clone_into(&mut snapshot.coordinator);
     snapshot.functions = catalogue.entries();
-    snapshot.addresses = Addresses {
-        client: config.listen.client.to_string(),
-        admin: config.listen.admin.to_string(),
-        peer: config.listen.peer.map(|address| address.to_string()).unwrap_or_default(),
-    };
+    let [client, admin, peer] = config.advertised().map(|(_, address)| address.unwrap_or_default());
+    snapshot.addresses = Addresses { client, admin, peer };
     snapshot
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn run(config: &Path) -> Result<Outcome> {
         }
         Err(error) => return Err(error.into()),
     };
-    let Some(settings) = zookeeper_settings(&config, Vec::new(), Default::default()) else {
+    let Some(settings) = zookeeper_settings(&config, Vec::new(), Default::default())? else {
         tracing::info!("nothing released: this node stands alone");
         return Ok(Outcome::Done);
     };

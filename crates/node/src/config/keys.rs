@@ -33,7 +33,7 @@ pub(super) const NODE: &[(&str, Key)] = &[
     ("pair", Value),
     ("node", Value),
     ("listen", LISTEN),
-    ("advertise", Later),
+    ("advertise", LISTEN),
     (
         "peer",
         Table(&[
@@ -55,8 +55,8 @@ pub(super) const NODE: &[(&str, Key)] = &[
                     ("session_timeout", Value),
                     ("root", Value),
                     ("fast_takeover", Value),
-                    ("auth", Later),
-                    ("tls", Later),
+                    ("auth", Value),
+                    ("tls", Value),
                 ]),
             ),
             ("binary_star", Later),

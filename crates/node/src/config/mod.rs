@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hotpair_coordinator::Auth;
 use hotpair_http::Url;
 use hotpair_tls::Identity;
 use serde::{Deserialize, Deserializer};
@@ -40,6 +41,9 @@ pub(crate) struct NodeConfig {
     pub(crate) node: String,
     /// Where this node listens.
     pub(crate) listen: Listen,
+    /// Where others reach it, where addresses are translated on the way.
+    #[serde(default)]
+    pub(crate) advertise: Advertise,
     /// The other node; there always is one, except standalone.
     pub(crate) peer: Option<Peer>,
     /// What decides between the two.
@@ -53,6 +57,9 @@ pub(crate) struct NodeConfig {
     /// What the users file says; none if none is configured.
     #[serde(skip)]
     pub(crate) users: Option<Users>,
+    /// The user of ZooKeeper; nobody in particular if none is configured.
+    #[serde(skip)]
+    pub(crate) zookeeper_auth: Option<Auth>,
     /// Large read-mostly data to load.
     #[serde(default)]
     pub(crate) datasets: Vec<DatasetConfig>,
@@ -79,6 +86,15 @@ pub(crate) struct Listen {
     pub(crate) admin: SocketAddr,
     /// There always is one, except standalone, where it is not used.
     pub(crate) peer: Option<SocketAddr>,
+}
+
+/// Where others reach this node, `host:port`, where that is not where it listens.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Advertise {
+    pub(crate) client: Option<String>,
+    pub(crate) admin: Option<String>,
+    pub(crate) peer: Option<String>,
 }
 
 /// The other node.
@@ -126,6 +142,11 @@ pub(crate) struct ZooKeeper {
     /// Take over a dead or silent peer without waiting for its session's expiry.
     #[serde(default = "default_true")]
     pub(crate) fast_takeover: bool,
+    /// A file with one line, `user:password`; relative to this file's folder. Both nodes the same.
+    pub(crate) auth: Option<PathBuf>,
+    /// With the files of `[tls]`; `servers` are secure ports then.
+    #[serde(default)]
+    pub(crate) tls: bool,
 }
 
 fn default_session_timeout() -> Span {
@@ -368,8 +389,10 @@ impl NodeConfig {
         let mut config = Self::parse(&text, &environment).map_err(fail)?;
         let folder = file.parent().unwrap_or(Path::new(""));
         config.read_users(folder).map_err(fail)?;
+        config.read_zookeeper_auth(folder).map_err(fail)?;
         config.tls = config.tls.below(folder);
         config.identity = config.tls.read().map_err(fail)?;
+        config.check_link_certificate().map_err(fail)?;
         Ok(config)
     }
 
@@ -380,6 +403,63 @@ impl NodeConfig {
             let users = Users::read(&folder.join(file))
                 .map_err(|problems| problems.into_iter().map(told).collect::<Vec<_>>())?;
             self.users = Some(users);
+        }
+        Ok(())
+    }
+
+    /// The other node lets in only who is called as the pair.
+    fn check_link_certificate(&self) -> Result<(), Vec<String>> {
+        let Some(identity) = self.identity.as_ref().filter(|_| self.tls.is_mutual()) else {
+            return Ok(());
+        };
+        if self.peer.is_none() || identity.is_named(&self.pair) {
+            return Ok(());
+        }
+        if let Err(error) = hotpair_tls::name_of(&self.pair) {
+            return Err(vec![format!(
+                "pair = {:?} cannot stand in a certificate, which TLS on the link needs: {error}",
+                self.pair
+            )]);
+        }
+        Err(vec![format!(
+            "tls.certificate is not for {:?}, the pair's name, which the other node asks for on the \
+             link: issue it with that name among its subject alternative names",
+            self.pair
+        )])
+    }
+
+    /// How others reach this node's listeners: a name for each use, with an address.
+    pub(crate) fn advertised(&self) -> [(&'static str, Option<String>); 3] {
+        let Advertise { client, admin, peer } = &self.advertise;
+        let or = |given: &Option<String>, own: Option<SocketAddr>| {
+            given.clone().or(own.map(|address| address.to_string()))
+        };
+        [
+            ("client", or(client, Some(self.listen.client))),
+            ("admin", or(admin, Some(self.listen.admin))),
+            ("peer", or(peer, self.listen.peer)),
+        ]
+    }
+
+    /// Listeners of which others are told an address that is none: bound everywhere, they are reached
+    /// nowhere in particular.
+    pub(crate) fn unreachable_addresses(&self) -> Vec<&'static str> {
+        let everywhere = |address: &str| {
+            address.parse().is_ok_and(|address: SocketAddr| address.ip().is_unspecified())
+        };
+        let told = self.advertised().into_iter();
+        told.filter(|(_, address)| address.as_deref().is_some_and(everywhere))
+            .map(|(name, _)| name)
+            .collect()
+    }
+
+    /// Reads the user of ZooKeeper, if there is to be one; the path is relative to this folder.
+    fn read_zookeeper_auth(&mut self, folder: &Path) -> Result<(), Vec<String>> {
+        let file = self.coordinator.zookeeper.as_ref().and_then(|z| z.auth.as_ref());
+        if let Some(file) = file {
+            let auth = Auth::read(&folder.join(file))
+                .map_err(|what| vec![format!("coordinator.zookeeper.auth: {what}")])?;
+            self.zookeeper_auth = Some(auth);
         }
         Ok(())
     }
@@ -438,6 +518,13 @@ impl NodeConfig {
         .filter_map(|(key, address)| Some((key, address?)))
         .collect();
         check_listening(problems, &addresses, &self.tls);
+        let Advertise { client, admin, peer } = &self.advertise;
+        let told = [("client", client), ("admin", admin), ("peer", peer)];
+        for (key, address) in told.iter().filter_map(|(key, given)| Some((key, given.as_ref()?))) {
+            if !has_port(address) {
+                problems.push(format!("advertise.{key} = {address:?}: write host:port"));
+            }
+        }
     }
 
     fn validate_peer(&self, problems: &mut Vec<String>) {
@@ -541,6 +628,13 @@ impl NodeConfig {
         if zookeeper.servers.is_empty() {
             problems.push("coordinator.zookeeper.servers is empty".to_owned());
         }
+        if zookeeper.tls && self.tls.authority.is_none() {
+            problems.push(
+                "coordinator.zookeeper.tls is true and tls.authority is not given: no server could be \
+                 trusted"
+                    .to_owned(),
+            );
+        }
         for server in zookeeper.servers.iter().filter(|s| !has_port(s)) {
             problems.push(format!("coordinator.zookeeper.servers: {server:?}: write host:port"));
         }
@@ -643,13 +737,13 @@ fn check_listening(problems: &mut Vec<String>, addresses: &[(&str, SocketAddr)],
                 problems.push(format!("{key} and {other_key} are both {address}"));
             }
         }
-        // The link speaks plain text in this version.
-        let guarded = tls.is_server() && *key != "listen.peer";
+        // On the link both sides must show who they are.
+        let link = *key == "listen.peer";
+        let guarded = if link { tls.is_mutual() } else { tls.is_server() };
         if !address.ip().is_loopback() && !guarded && !tls.insecure {
-            let need = if tls.is_server() {
-                "the link does not speak TLS in this version"
-            } else {
-                "tls.certificate and tls.key are not given"
+            let need = match link {
+                true => "tls.certificate, tls.key and tls.authority are not all given",
+                false => "tls.certificate and tls.key are not given",
             };
             problems.push(format!(
                 "{key} = \"{address}\" is not a loopback address and {need}: write tls.insecure = \

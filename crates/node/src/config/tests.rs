@@ -53,6 +53,25 @@ fn wrong_types_and_missing_keys_name_the_key() {
 }
 
 #[test]
+fn what_others_are_told_is_what_is_advertised() {
+    let advertised = |text: &str| {
+        let config = parse(text).unwrap();
+        (config.advertised().map(|(_, address)| address.unwrap()), config.unreachable_addresses())
+    };
+    let own = ["127.0.0.1:7100", "127.0.0.1:7101", "127.0.0.1:7102"].map(str::to_owned);
+    assert_eq!(advertised(EXAMPLE), (own, Vec::new()));
+    let nat = EXAMPLE.replace("# [advertise]", "[advertise]").replace("# client =", "client =");
+    let (told, _) = advertised(&nat);
+    assert_eq!(told, ["203.0.113.7:7100", "127.0.0.1:7101", "127.0.0.1:7102"]);
+    let everywhere = EXAMPLE
+        .replace("\"127.0.0.1:7101\"         # HTTP", "\"0.0.0.0:7101\" # HTTP")
+        .replace("# insecure = true", "insecure = true");
+    assert_eq!(advertised(&everywhere).1, ["admin"]);
+    let said = parse(&nat.replace("203.0.113.7:7100", "203.0.113.7")).unwrap_err().join("\n");
+    assert!(said.contains("advertise.client") && said.contains("write host:port"), "{said}");
+}
+
+#[test]
 fn plain_text_off_loopback_must_be_written_out() {
     let open = EXAMPLE.replace("client = \"127.0.0.1:7100\"", "client = \"0.0.0.0:7100\"");
     assert!(problems(&open).contains("tls.insecure"));

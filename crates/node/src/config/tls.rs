@@ -47,6 +47,11 @@ impl Tls {
         }
     }
 
+    /// Whether the link speaks TLS, for which both sides need all three.
+    pub(crate) fn is_mutual(&self) -> bool {
+        self.is_server() && self.authority.is_some()
+    }
+
     /// Whether listeners speak TLS.
     pub(crate) fn is_server(&self) -> bool {
         self.certificate.is_some() && self.key.is_some()

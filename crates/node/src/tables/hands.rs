@@ -15,7 +15,9 @@ use hotpair_core::tables::replication::{Follow, FromMaster, Replication, TablesE
 use hotpair_core::tables::store::Store;
 use hotpair_core::tables::writer::Batch;
 use hotpair_gateway::Tables;
-use hotpair_link::redo::{self, Feed, MasterLine, RedoEvent, Shipment, Standby, Start};
+use hotpair_link::redo::{
+    self, Feed, MasterAddress, MasterLine, RedoEvent, Shipment, Standby, Start,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::{self, AppendOutcome, Disk};
@@ -43,13 +45,13 @@ pub(crate) struct Hands {
     feed: Feed,
     events: mpsc::Sender<RedoEvent>,
     pair: String,
-    peer: Option<String>,
+    peer: Option<MasterAddress>,
     peer_directory: Option<PathBuf>,
     at_promotion: AtPromotion,
     waiting: HashMap<u64, oneshot::Sender<Verdict>>,
     last_ticket: u64,
     /// Followers that came, by number, until the machine says what is to become of them.
-    arrived: Option<(u64, std::net::TcpStream, bool)>,
+    arrived: Option<(u64, redo::Wire, bool)>,
     connections: u64,
     shipment: Option<(u64, Shipment)>,
     dials: u64,

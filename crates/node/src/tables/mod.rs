@@ -31,7 +31,7 @@ use hotpair_core::tables::replication::ReplicationSettings;
 use hotpair_core::tables::store::Store;
 use hotpair_gateway::tables::Submission;
 use hotpair_journal::Durability;
-use hotpair_link::redo::RedoEvent;
+use hotpair_link::redo::{MasterAddress, RedoEvent};
 use tokio::sync::mpsc;
 
 use crate::writer::Writer;
@@ -62,8 +62,8 @@ pub(crate) struct TablesSettings {
     pub(crate) replication: ReplicationSettings,
     /// Empty the tables first.
     pub(crate) clean: bool,
-    /// `host:port` of the peer's link.
-    pub(crate) peer: Option<String>,
+    /// The peer's link.
+    pub(crate) peer: Option<MasterAddress>,
     /// Where the peer's redo files are seen, if they are not to be streamed.
     pub(crate) peer_directory: Option<PathBuf>,
     /// How long a session may be silent; only shown here.

@@ -59,7 +59,7 @@ impl ZooKeeperElection {
             return;
         }
         let Some(picture) = self.picture.clone() else {
-            self.guard = self.foreign.clone().map(|what| Guard::ForeignZnode { what });
+            self.guard = self.unreadable.clone();
             return;
         };
         self.guard = self.decide(now, &picture, peer, held, fx).err();

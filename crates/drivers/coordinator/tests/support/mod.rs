@@ -9,12 +9,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hotpair_coordinator::{FunctionEntry, ZooKeeperDriver, ZooKeeperSettings};
+use hotpair_coordinator::{Access, FunctionEntry, ZooKeeperDriver, ZooKeeperSettings};
 use hotpair_core::pair::Moment;
 use hotpair_core::pair::effect::{
     HandoverBound, Replace, SyncBound, ZooKeeperOrder, ZooKeeperRequest,
 };
-use hotpair_core::pair::fact::{Answer, Fact, Picture, SessionId, ZooKeeperEvent};
+use hotpair_core::pair::fact::{Answer, Fact, LookTrouble, Picture, SessionId, ZooKeeperEvent};
 use hotpair_core::pair::identity::{BootId, Epoch, Identity, Incarnation, Instance, NodeId};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::mpsc;
@@ -28,6 +28,7 @@ pub const PAIR: &str = "pair";
 /// A stand-alone server, killed when dropped.
 pub struct Server {
     pub address: SocketAddr,
+    pub secure: Option<SocketAddr>,
     folder: tempfile::TempDir,
     child: Option<Child>,
 }
@@ -40,6 +41,27 @@ impl Server {
             "dataDir={}\nclientPort={}\nclientPortAddress=127.0.0.1\n",
             data.display(),
             address.port()
+        ));
+        server.start_again();
+        server
+    }
+
+    /// One that has a port with TLS as well, and wants certificates there.
+    pub fn secure(key_store: &Path, trust_store: &Path) -> Self {
+        let mut server = Self::prepare(free_address());
+        let (address, data) = (server.address, server.folder.path().join("data"));
+        let secure = free_address();
+        server.secure = Some(secure);
+        server.configure(&format!(
+            "dataDir={}\nclientPort={}\nclientPortAddress=127.0.0.1\n\
+             secureClientPort={}\nsecureClientPortAddress=127.0.0.1\n\
+             serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\n\
+             ssl.keyStore.location={}\nssl.trustStore.location={}\n",
+            data.display(),
+            address.port(),
+            secure.port(),
+            key_store.display(),
+            trust_store.display()
         ));
         server.start_again();
         server
@@ -75,7 +97,7 @@ impl Server {
             "these tests need a real ZooKeeper: \
              apt-get install --no-install-recommends zookeeper default-jre-headless"
         );
-        Self { address, folder: tempfile::tempdir().unwrap(), child: None }
+        Self { address, secure: None, folder: tempfile::tempdir().unwrap(), child: None }
     }
 
     fn configure(&mut self, own: &str) {
@@ -96,7 +118,8 @@ impl Server {
             .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"])
             // A disk kept busy by others must not stop it for seconds at an fsync.
             .arg("-Dzookeeper.forceSync=no")
-            .args(["-cp", JAR, "org.apache.zookeeper.server.quorum.QuorumPeerMain"])
+            .args(["-cp", &class_path(self.secure.is_some())])
+            .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
             .arg(self.folder.path().join("zoo.cfg"))
             .stdout(Stdio::null())
             .stderr(log)
@@ -162,6 +185,11 @@ impl Server {
         kill_process(Pid::from_child(child), signal).unwrap();
     }
 
+    /// As anybody gets there.
+    pub fn open(&self) -> Access {
+        Access::open(vec![self.address.to_string()])
+    }
+
     /// An ordinary client, to do what others would do.
     pub async fn client(&self) -> zookeeper_client::Client {
         zookeeper_client::Client::connect(&self.address.to_string()).await.unwrap()
@@ -172,6 +200,21 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The jar's manifest names the others, but not all of what TLS needs.
+fn class_path(tls: bool) -> String {
+    let mut path = JAR.to_owned();
+    if tls {
+        let jars = std::fs::read_dir(Path::new(JAR).parent().unwrap()).unwrap();
+        let jars = jars.map(|jar| jar.unwrap().path());
+        let netty = jars.filter(|jar| {
+            let name = jar.file_name().unwrap().to_string_lossy();
+            name.starts_with("netty-") && name.ends_with(".jar")
+        });
+        netty.for_each(|jar| path.push_str(&format!(":{}", jar.display())));
+    }
+    path
 }
 
 fn free_address() -> SocketAddr {
@@ -186,7 +229,7 @@ pub fn now() -> Moment {
 
 pub fn settings(servers: &[SocketAddr]) -> ZooKeeperSettings {
     ZooKeeperSettings {
-        servers: servers.iter().map(SocketAddr::to_string).collect(),
+        access: Access::open(servers.iter().map(SocketAddr::to_string).collect()),
         session_timeout: T,
         root: "/hotpair".to_owned(),
         pair: PAIR.to_owned(),
@@ -316,10 +359,10 @@ impl Node {
         picture
     }
 
-    pub async fn look_fails(&mut self) -> (String, bool) {
+    pub async fn look_fails(&mut self) -> (String, LookTrouble) {
         self.order(ZooKeeperRequest::Look);
         self.until(|event| match event {
-            ZooKeeperEvent::LookFailed { reason, foreign } => Some((reason, foreign)),
+            ZooKeeperEvent::LookFailed { reason, trouble } => Some((reason, trouble)),
             ZooKeeperEvent::Looked { picture } => panic!("looked well: {picture:?}"),
             _ => None,
         })

@@ -17,6 +17,8 @@ use super::*;
 use crate::door::{CONNECTIONS_MAX, HELLO_WITHIN};
 use crate::frame::{Frame, RejectReason, Times, decode, encode};
 
+mod secure;
+
 const GENEROUS: Duration = Duration::from_secs(10);
 
 fn identity(pair: &str, node: &str) -> Arc<Identity> {
@@ -71,6 +73,7 @@ impl Side {
             peer: peer.to_string(),
             me: me.clone(),
             dial_timeout: Duration::from_millis(500),
+            security: None,
             wall_clock,
         };
         let driver = LinkDriver::start(settings, listener, sender, mpsc::channel(1).0).unwrap();
@@ -281,6 +284,7 @@ async fn a_name_that_cannot_be_found_is_unreachable() {
         peer: "no-such-host.invalid:7202".to_owned(),
         me: me.clone(),
         dial_timeout: Duration::from_millis(500),
+        security: None,
         wall_clock: WallClock::system(),
     };
     let mut driver = LinkDriver::start(settings, listener, sender, mpsc::channel(1).0).unwrap();

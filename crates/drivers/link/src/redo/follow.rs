@@ -1,7 +1,7 @@
 //! The standby's end of a redo stream: one thread that dials, introduces us and reads.
 
 use std::io::{self, BufReader, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,9 @@ use tokio::sync::mpsc;
 use super::RedoEvent;
 use super::frame::{self, MasterFrame};
 use super::ship::{LogReader, READ_BYTES};
+use super::wire::{Wire, WireWriter};
 use crate::frame::FOLLOW_TAG;
+use crate::secure::LinkSecurity;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 const WRITE_WITHIN: Duration = Duration::from_secs(1);
@@ -30,7 +32,7 @@ pub struct MasterLine {
 #[derive(Debug)]
 enum Line {
     Dialling,
-    Up(TcpStream),
+    Up(WireWriter),
     HungUp,
 }
 
@@ -45,9 +47,9 @@ impl MasterLine {
     /// is over, which its reading thread finds out.
     pub fn held(&self, number: u64) {
         if let Line::Up(stream) = &mut *lock(&self.line)
-            && frame::write_held(stream, number).is_err()
+            && frame::write_held(stream, number).and_then(|()| stream.flush()).is_err()
         {
-            let _ = stream.shutdown(Shutdown::Both);
+            stream.shutdown();
         }
     }
 }
@@ -55,7 +57,7 @@ impl MasterLine {
 impl Drop for MasterLine {
     fn drop(&mut self) {
         if let Line::Up(stream) = std::mem::replace(&mut *lock(&self.line), Line::HungUp) {
-            let _ = stream.shutdown(Shutdown::Both);
+            stream.shutdown();
         }
     }
 }
@@ -63,42 +65,57 @@ impl Drop for MasterLine {
 /// Reads the master's redo files where both nodes see them, from the record after this one on.
 pub type OpenLog = Box<dyn FnMut(u64) -> io::Result<Box<dyn LogReader>> + Send>;
 
-/// Dials the master at `address` (`host:port`). With `log`, records are read from there, and the
+/// Where the master is, and how it is spoken to.
+#[derive(Clone, Debug)]
+pub struct MasterAddress {
+    /// `host:port`.
+    pub address: String,
+    /// With TLS; in plain text without.
+    pub security: Option<LinkSecurity>,
+}
+
+/// Dials the master. With `log`, records are read from there, and the
 /// master is asked only how far they go.
 ///
 /// # Errors
 /// When the thread cannot be started.
 pub fn dial(
     dial: u64,
-    address: &str,
+    master: &MasterAddress,
     pair: &str,
     follow: &Follow,
     log: Option<OpenLog>,
     events: mpsc::Sender<RedoEvent>,
 ) -> io::Result<MasterLine> {
     let line = Arc::new(Mutex::new(Line::Dialling));
-    let (shared, address) = (line.clone(), address.to_owned());
+    let (shared, master) = (line.clone(), master.clone());
     let introduction = frame::encode_follow(follow, pair, log.is_some());
     std::thread::Builder::new().name("redo follow".to_owned()).spawn(move || {
-        let why = match connect(&address, &introduction) {
-            Ok(stream) => read(dial, stream, &shared, log, &events),
-            Err(error) => format!("{address}: {error}"),
+        let why = match connect(&master, &introduction) {
+            Ok(wire) => read(dial, &wire, &shared, log, &events),
+            Err(error) => format!("{}: {error}", master.address),
         };
         let _ = events.blocking_send(RedoEvent::MasterGone { dial, why });
     })?;
     Ok(MasterLine { dial, line })
 }
 
-fn connect(address: &str, introduction: &[u8]) -> io::Result<TcpStream> {
+fn connect(master: &MasterAddress, introduction: &[u8]) -> io::Result<Wire> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in address.to_socket_addrs()? {
+    for address in master.address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, CONNECT_WITHIN) {
-            Ok(mut stream) => {
-                stream.set_nodelay(true)?;
-                stream.set_write_timeout(Some(WRITE_WITHIN))?;
-                frame::write(&mut stream, FOLLOW_TAG, &[introduction])?;
-                stream.flush()?;
-                return Ok(stream);
+            Ok(stream) => {
+                let security = master.security.as_ref().filter(|s| !s.dials_plain());
+                let wire = match security {
+                    Some(security) => Wire::connect(stream, security, CONNECT_WITHIN)?,
+                    None => Wire::plain(stream),
+                };
+                wire.set_nodelay()?;
+                wire.set_write_timeout(WRITE_WITHIN)?;
+                let mut out = wire.writer()?;
+                frame::write(&mut out, FOLLOW_TAG, &[introduction])?;
+                out.flush()?;
+                return Ok(wire);
             }
             Err(error) => last = error,
         }
@@ -109,21 +126,21 @@ fn connect(address: &str, introduction: &[u8]) -> io::Result<TcpStream> {
 /// Reads until the line ends; why it did.
 fn read(
     dial: u64,
-    stream: TcpStream,
+    wire: &Wire,
     shared: &Mutex<Line>,
     log: Option<OpenLog>,
     events: &mpsc::Sender<RedoEvent>,
 ) -> String {
-    let reading = match stream.try_clone() {
-        Ok(reading) => reading,
-        Err(error) => return error.to_string(),
+    let (reading, writing) = match (wire.reader(), wire.writer()) {
+        (Ok(reading), Ok(writing)) => (reading, writing),
+        (Err(error), _) | (_, Err(error)) => return error.to_string(),
     };
     {
         let mut line = lock(shared);
         if matches!(*line, Line::HungUp) {
             return "hung up".to_owned();
         }
-        *line = Line::Up(stream);
+        *line = Line::Up(writing);
     }
     let mut input = BufReader::with_capacity(256 * 1024, reading);
     let mut files = log.map(Files::new);

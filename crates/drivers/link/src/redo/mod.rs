@@ -16,16 +16,16 @@ mod feed;
 mod follow;
 mod frame;
 mod ship;
+mod wire;
 
 pub use feed::Feed;
-pub use follow::{MasterLine, OpenLog, dial};
+pub use follow::{MasterAddress, MasterLine, OpenLog, dial};
 pub use frame::RedoFrameError;
 #[cfg(feature = "fuzzing")]
 pub(crate) use frame::fuzzing;
 pub(crate) use frame::{Introduction, decode_follow, encode_follow};
 pub use ship::{LogReader, Shipment, Standby, Start, ship};
-
-use std::net::TcpStream;
+pub use wire::Wire;
 
 use hotpair_core::tables::replication::{Follow, FromMaster};
 
@@ -33,8 +33,8 @@ use hotpair_core::tables::replication::{Follow, FromMaster};
 ///
 /// # Errors
 /// When what comes is no introduction.
-pub fn take_in(mut stream: TcpStream) -> Result<RedoEvent, RedoFrameError> {
-    let Introduction { follow, directory, .. } = frame::read_follow(&mut stream)?;
+pub fn take_in(stream: Wire) -> Result<RedoEvent, RedoFrameError> {
+    let Introduction { follow, directory, .. } = frame::read_follow(&mut stream.reader()?)?;
     Ok(RedoEvent::FollowerCame { follow, directory, stream })
 }
 
@@ -48,7 +48,7 @@ pub enum RedoEvent {
         /// It reads the redo files itself, and is only told how long the log is.
         directory: bool,
         /// Its connection.
-        stream: TcpStream,
+        stream: Wire,
     },
     /// A follower holds all records up to this one.
     FollowerHolds {

@@ -2,7 +2,6 @@
 
 use std::fmt::Debug;
 use std::io::{self, BufReader, BufWriter, Write};
-use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use tokio::sync::mpsc;
 use super::RedoEvent;
 use super::feed::{Feed, Next};
 use super::frame;
+use super::wire::{Wire, WireReader, WireWriter};
 
 /// A peer that takes nothing for so long is given up.
 const WRITE_WITHIN: Duration = Duration::from_secs(5);
@@ -65,7 +65,7 @@ impl Start {
 /// A standby that is being shipped to. Dropping it ends the stream.
 #[derive(Debug)]
 pub struct Shipment {
-    stream: TcpStream,
+    stream: Wire,
     ended: Arc<AtomicBool>,
     feed: Feed,
     /// The first record it still needs from the files; `u64::MAX` once it lives from the feed.
@@ -83,7 +83,7 @@ impl Shipment {
 impl Drop for Shipment {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Release);
-        let _ = self.stream.shutdown(Shutdown::Both);
+        self.stream.shutdown();
         self.feed.wake();
     }
 }
@@ -96,7 +96,7 @@ pub struct Standby {
     /// The mastership.
     pub epoch: Epoch,
     /// Its connection.
-    pub stream: TcpStream,
+    pub stream: Wire,
     /// It reads the files itself, and is told how far they go.
     pub directory: bool,
 }
@@ -113,40 +113,39 @@ pub fn ship(
     events: mpsc::Sender<RedoEvent>,
 ) -> io::Result<Shipment> {
     let Standby { connection, epoch, stream, directory } = standby;
-    stream.set_nodelay(true)?;
-    stream.set_write_timeout(Some(WRITE_WITHIN))?;
+    stream.set_nodelay()?;
+    stream.set_write_timeout(WRITE_WITHIN)?;
     let ended = Arc::new(AtomicBool::new(false));
     let needs = Arc::new(std::sync::atomic::AtomicU64::new(start.after() + 1));
-    let listening = stream.try_clone()?;
+    let listening = stream.reader()?;
     std::thread::Builder::new()
         .name("redo acks".to_owned())
         .spawn(move || listen(connection, listening, &events))?;
     let shipper = Shipper {
         connection,
         epoch,
-        out: BufWriter::with_capacity(64 * 1024, stream.try_clone()?),
+        out: BufWriter::with_capacity(64 * 1024, stream.writer()?),
         feed: feed.clone(),
         files,
         directory,
         ended: ended.clone(),
         needs: needs.clone(),
     };
+    let ending = stream.try_clone()?;
     std::thread::Builder::new().name("redo ship".to_owned()).spawn(move || {
-        let (stream, ended) = (shipper.out.get_ref().try_clone(), shipper.ended.clone());
+        let ended = shipper.ended.clone();
         if let Err(why) = shipper.run(start)
             && !ended.load(Ordering::Acquire)
         {
             tracing::info!(connection, %why, "redo stream to the peer ends");
         }
         // The listening thread sees the end and tells it.
-        if let Ok(stream) = stream {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+        ending.shutdown();
     })?;
     Ok(Shipment { stream, ended, feed: feed.clone(), needs })
 }
 
-fn listen(connection: u64, stream: TcpStream, events: &mpsc::Sender<RedoEvent>) {
+fn listen(connection: u64, stream: WireReader, events: &mpsc::Sender<RedoEvent>) {
     let mut input = BufReader::new(stream);
     let why = loop {
         match frame::read_held(&mut input) {
@@ -165,7 +164,7 @@ fn listen(connection: u64, stream: TcpStream, events: &mpsc::Sender<RedoEvent>) 
 struct Shipper {
     connection: u64,
     epoch: Epoch,
-    out: BufWriter<TcpStream>,
+    out: BufWriter<WireWriter>,
     feed: Feed,
     files: Box<dyn LogReader>,
     directory: bool,

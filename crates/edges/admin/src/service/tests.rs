@@ -9,6 +9,7 @@ use hotpair_core::pair::identity::{
     Statement,
 };
 use hotpair_core::pair::reason::{Phase, Reason};
+use hotpair_core::pair::troubles::Troubles;
 use hotpair_core::pair::view::{PeerView, View};
 use hotpair_http::{Answer, Connection, Counters, Event, Events, Limits, bind, client, serve};
 use hotpair_protocol::{Alerts, DatasetStatus, Functions, OrderAnswer, Status, Why};
@@ -68,6 +69,7 @@ pub(crate) fn snapshot() -> Snapshot {
         session_timeout_ms: Some(4000),
         holder: None,
         guard: None,
+        troubles: Troubles::default(),
         in_sync: None,
         peer: PeerView {
             reachable: true,

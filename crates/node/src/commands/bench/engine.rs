@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,7 +16,9 @@ use hotpair_core::tables::change::{Bytes, Operation, ReplyPlan, Request, Verdict
 use hotpair_core::tables::replication::ReplicationSettings;
 use hotpair_gateway::Tables;
 use hotpair_journal::Durability;
-use hotpair_link::redo;
+use hotpair_link::LinkSecurity;
+use hotpair_link::redo::{self, MasterAddress, Wire};
+use hotpair_tls::{Files, Identity as Certificate};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
@@ -41,7 +44,7 @@ struct Side {
 }
 
 impl Side {
-    fn start(name: &str, directory: &Path, peer: Option<String>) -> Result<Self> {
+    fn start(name: &str, directory: &Path, peer: Option<MasterAddress>) -> Result<Self> {
         // As the control thread does, somebody takes every fact at once.
         let (sender, mut told) = mpsc::channel(64);
         let (keep, facts) = std::sync::mpsc::channel();
@@ -57,7 +60,7 @@ impl Side {
                 boot_id: BootId(1),
             },
             life: fastrand::u64(1..),
-            pair: "bench".into(),
+            pair: PAIR.into(),
             root: "/".into(),
             config_digest: 0,
             version: "0".into(),
@@ -115,21 +118,55 @@ impl Side {
 }
 
 /// The door of the master: every connection that comes follows it.
-fn open_door(master: &Side) -> Result<String> {
+fn open_door(master: &Side, security: Option<LinkSecurity>) -> Result<MasterAddress> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?.to_string();
     let streams = master.thread.streams.clone();
+    let keys = security.clone();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            if let Ok(event) = redo::take_in(stream)
+            let wire = match &keys {
+                Some(keys) => Wire::accept(stream, keys),
+                None => Ok(Wire::plain(stream)),
+            };
+            if let Ok(wire) = wire
+                && let Ok(event) = redo::take_in(wire)
                 && streams.blocking_send(event).is_err()
             {
                 return;
             }
         }
     });
-    Ok(address)
+    Ok(MasterAddress { address, security })
 }
+
+/// Certificates for both sides, made as operators make them.
+fn keys(folder: &Path) -> Result<LinkSecurity> {
+    let script = folder.join("certificates.sh");
+    std::fs::write(&script, CERTIFICATES)?;
+    for what in ["authority", "issue"] {
+        let mut command = Command::new("bash");
+        command.arg(&script).arg(what).arg(folder).arg(PAIR);
+        if what == "issue" {
+            command.arg(PAIR);
+        }
+        let output = command.output().context("bash cannot be run")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "no certificate could be made: {said}");
+    }
+    let file = |name: &str| Some(folder.join(name));
+    let files = Files {
+        certificate: file("bench.pem"),
+        key: file("bench.key"),
+        authority: file("authority.pem"),
+    };
+    let identity = Certificate::load(&files)
+        .map_err(|problems| anyhow::anyhow!("the certificate cannot be used: {problems:?}"))?;
+    Ok(LinkSecurity::new(&identity, PAIR, false)?)
+}
+
+const PAIR: &str = "bench";
+const CERTIFICATES: &str = include_str!("../../../../../deploy/tls/certificates.sh");
 
 fn put(number: u64, table: &Arc<str>, value: &Bytes) -> Request {
     let key = format!("row-{:08}", number % ROWS).into_bytes();
@@ -223,14 +260,16 @@ fn figures(took: Duration, mut times: Vec<u32>) -> Value {
 }
 
 /// Commits a second to a peer over loopback.
-pub(super) fn commits(count: u64, outstanding: usize) -> Result<Value> {
+pub(super) fn commits(count: u64, outstanding: usize, tls: bool) -> Result<Value> {
     let scratch = tempfile::tempdir()?;
-    let (master, mut standby, _) = pair(scratch.path())?;
+    let security = if tls { Some(keys(scratch.path())?) } else { None };
+    let (master, mut standby, _) = pair(scratch.path(), security)?;
     let (epoch, other) = (Epoch(1), Epoch(2));
     let tables = &master.thread.tables;
     load(tables, epoch, Until::Count(count / 10), outstanding)?;
     let (took, times) = load(tables, epoch, Until::Count(count), outstanding)?;
-    let figures = figures(took, times);
+    let mut figures = figures(took, times);
+    figures["tls"] = tls.into();
     // What was acknowledged is there: the standby becomes master and says so.
     master.order(Order::StandDown)?;
     standby.prepare(other)?;
@@ -242,13 +281,13 @@ pub(super) fn commits(count: u64, outstanding: usize) -> Result<Value> {
 }
 
 /// The master, its peer in sync, and the door at which that one came.
-fn pair(folder: &Path) -> Result<(Side, Side, String)> {
+fn pair(folder: &Path, security: Option<LinkSecurity>) -> Result<(Side, Side, MasterAddress)> {
     let directories = [folder.join("a"), folder.join("b")];
     for directory in &directories {
         std::fs::create_dir_all(directory)?;
     }
     let mut master = Side::start("a", &directories[0], None)?;
-    let door = open_door(&master)?;
+    let door = open_door(&master, security)?;
     let standby = Side::start("b", &directories[1], Some(door.clone()))?;
     master.prepare(Epoch(1))?;
     standby.order(Order::Follow { master: Some(Epoch(1)) })?;
@@ -312,14 +351,14 @@ pub(super) fn catching_up(megabytes: u64, outstanding: usize) -> Result<Value> {
 /// A master that goes on alone, and where its peer has left its files.
 struct Away {
     master: Side,
-    door: String,
+    door: MasterAddress,
     directory: PathBuf,
 }
 
 impl Away {
     /// The peer was in sync; since it went, so many records were written.
     fn after(folder: &Path, count: u64, outstanding: usize) -> Result<Self> {
-        let (mut master, standby, door) = pair(folder)?;
+        let (mut master, standby, door) = pair(folder, None)?;
         let epoch = Epoch(1);
         standby.end();
         let loss = master.wait("the peer is gone", |fact| match fact {
@@ -380,8 +419,10 @@ mod tests {
 
     #[test]
     fn what_is_acknowledged_is_at_the_peer_and_a_late_peer_catches_up() {
-        let figures = commits(2_000, 64).unwrap();
-        assert_eq!(figures["commits"], 2_000);
+        for tls in [false, true] {
+            let figures = commits(2_000, 64, tls).unwrap();
+            assert_eq!(figures["commits"], 2_000);
+        }
         let figures = catching_up(2, 64).unwrap();
         assert!(figures["shipped_bytes"].as_u64() > Some(1_000_000), "{figures}");
     }
