@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hotpair_protocol::FunctionEntry;
 
 use crate::function::Function;
+use crate::sidecar::Sidecar;
 
 /// A function that can be called.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub enum Does {
     Builtin(Builtin),
     /// What the library's user wrote.
     Library(Arc<dyn Function>),
+    /// What a program beside the node does.
+    Sidecar(Arc<Sidecar>),
 }
 
 impl fmt::Debug for Does {
@@ -42,6 +45,7 @@ impl fmt::Debug for Does {
         match self {
             Self::Builtin(builtin) => write!(f, "{builtin:?}"),
             Self::Library(_) => write!(f, "Library"),
+            Self::Sidecar(sidecar) => write!(f, "{sidecar:?}"),
         }
     }
 }

@@ -22,6 +22,8 @@ pub mod meters;
 pub mod passwords;
 pub mod service;
 pub mod sessions;
+mod shown;
+pub mod sidecar;
 pub mod tables;
 mod under_way;
 
@@ -33,4 +35,5 @@ pub use meters::Meters;
 pub use passwords::Passwords;
 pub use service::{ClientParts, ClientService, ClientSettings, Whereabouts};
 pub use sessions::{SessionSettings, Sessions, session_key};
+pub use sidecar::{Sidecar, SidecarSettings};
 pub use tables::{NotCommitted, Submission, Tables, Unsubmitted};

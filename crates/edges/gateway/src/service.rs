@@ -12,6 +12,7 @@ mod failure;
 mod logins;
 mod push;
 mod rows;
+mod sidecars;
 mod tickets;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use hotpair_core::pair::identity::Epoch;
+use hotpair_core::tables::planted::PlantedInTables;
 use hotpair_http::{Handler, Method, Refusal, Request, Response, StatusCode};
 use hotpair_protocol::{Envelope, ErrorNumber, Functions};
 use serde_json::json;
@@ -97,6 +99,11 @@ pub struct ClientParts {
     pub passwords: Passwords,
     /// The bounds.
     pub settings: ClientSettings,
+    /// Told of each step of a call of a program, for tests that stop there; nobody listens in the
+    /// product.
+    pub reached: fn(&'static str),
+    /// A known bug, for the tests that must find it; none in the product.
+    pub planted: PlantedInTables,
 }
 
 /// Answers clients.
@@ -118,6 +125,8 @@ pub struct ClientService {
     found: Arc<Semaphore>,
     library: Arc<Semaphore>,
     settings: ClientSettings,
+    reached: fn(&'static str),
+    planted: PlantedInTables,
 }
 
 impl ClientService {
@@ -125,7 +134,7 @@ impl ClientService {
     #[must_use]
     pub fn new(parts: ClientParts) -> Self {
         let ClientParts { gate, catalogue, datasets, whereabouts, meters, .. } = parts;
-        let ClientParts { tables, sessions, passwords, settings, .. } = parts;
+        let ClientParts { tables, sessions, passwords, settings, reached, planted, .. } = parts;
         Self {
             gate,
             catalogue,
@@ -142,6 +151,8 @@ impl ClientService {
             found: Arc::new(Semaphore::new(settings.calls_max)),
             library: Arc::new(Semaphore::new(settings.library_max)),
             settings,
+            reached,
+            planted,
         }
     }
 
@@ -323,6 +334,7 @@ impl Handler for ClientService {
             self.answer(&request).await
         };
         self.meters.count(answer.error_no(), started.elapsed());
+        (self.reached)("answer.leaving");
         answer.into_response()
     }
 

@@ -23,7 +23,7 @@ use hotpair_store::DatasetSpec;
 use tokio::sync::{mpsc, watch};
 
 use crate::business::{Business, BusinessParts};
-use crate::config::{NodeConfig, Word};
+use crate::config::{self, NodeConfig, Word};
 use crate::control::{Control, FACTS_MAX};
 use crate::data_directory::DataDirectory;
 use crate::datasets::Datasets;
@@ -90,7 +90,8 @@ fn assemble(
     let keeper = GateKeeper::new(Some(gate_lines));
     let facts = mpsc::channel(FACTS_MAX);
     let datasets = Datasets::start(datasets, facts.0.clone())?;
-    let catalogue = Arc::new(Catalogue::with_library(functions)?);
+    let sidecars = config::functions::sidecars(&config.functions)?;
+    let catalogue = Arc::new(Catalogue::with_library(functions.into_iter().chain(sidecars))?);
     let whereabouts: Arc<ArcSwap<Whereabouts>> = Arc::default();
     let health = Arc::new(Health::new());
     let me = settings::identity(config, directory);

@@ -76,7 +76,21 @@ pub(super) const NODE: &[(&str, Key)] = &[
         Table(&[("idle_timeout", Value), ("sweep_interval", Value), ("users_file", Value)]),
     ),
     ("upstream", Later),
-    ("functions", Later),
+    (
+        "functions",
+        Tables(&[
+            ("number", Value),
+            ("group", Value),
+            ("service", Value),
+            ("version", Value),
+            ("name", Value),
+            ("upstream", Value),
+            ("needs", Value),
+            ("timeout", Value),
+            ("idempotent", Value),
+            ("concurrency", Value),
+        ]),
+    ),
     (
         "datasets",
         Tables(&[
