@@ -334,7 +334,9 @@ impl Handler for ClientService {
             self.answer(&request).await
         };
         self.meters.count(answer.error_no(), started.elapsed());
-        (self.reached)("answer.leaving");
+        if answer.error_no() != ErrorNumber::NotServing {
+            (self.reached)("answer.leaving");
+        }
         answer.into_response()
     }
 
