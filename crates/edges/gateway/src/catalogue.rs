@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use hotpair_protocol::FunctionEntry;
 
-use crate::function::Function;
+use crate::function::Handler;
 use crate::sidecar::Sidecar;
 
 /// A function that can be called.
@@ -35,7 +35,7 @@ pub enum Does {
     /// What every node can.
     Builtin(Builtin),
     /// What the library's user wrote.
-    Library(Arc<dyn Function>),
+    Library(Arc<dyn Handler>),
     /// What a program beside the node does.
     Sidecar(Arc<Sidecar>),
 }

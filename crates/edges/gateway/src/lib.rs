@@ -29,7 +29,7 @@ mod under_way;
 
 pub use catalogue::{Builtin, Catalogue, CatalogueError, Does, Registered};
 pub use datasets::{Datasets, Found};
-pub use function::{Call, Caller, Function, FunctionError, panic_is_contained};
+pub use function::{Call, Caller, FunctionError, Handler, panic_is_contained};
 pub use gate::{Gate, GateKeeper, GateLine, Pass, Refused, boot_time_ns};
 pub use meters::Meters;
 pub use passwords::Passwords;

@@ -55,15 +55,10 @@ pub(super) fn validate(
     }
     for function in functions {
         let number = function.number;
-        validate_names(function, problems);
+        let offered = registered(function, PLACEHOLDER);
+        validate_names(&offered, problems);
+        validate_needs(&offered, datasets, problems);
         validate_upstream(function, insecure, problems);
-        for needed in &function.needs {
-            if !datasets.iter().any(|dataset| dataset.name == *needed) {
-                problems.push(format!(
-                    "functions {number}: needs {needed:?}, and no dataset has that name"
-                ));
-            }
-        }
         let key = format!("functions {number}: timeout");
         between(problems, &key, function.timeout, 10, 600_000);
         if !(1..=CONCURRENCY_MAX).contains(&function.concurrency) {
@@ -73,15 +68,35 @@ pub(super) fn validate(
             ));
         }
     }
-    // Whatever they do: only numbers and names can clash.
-    let all = functions.iter().map(|each| registered(each, Does::Builtin(Builtin::TestEcho)));
-    if let Err(clash) = Catalogue::with_library(all) {
+    if let Err(clash) = Catalogue::with_library(placeholders(functions)) {
         problems.push(clash.to_string());
     }
 }
 
-fn validate_names(function: &FunctionConfig, problems: &mut Vec<String>) {
-    let FunctionConfig { number, group, service, version, name, .. } = function;
+/// The functions whatever they do: only numbers and names can clash.
+pub(crate) fn placeholders(functions: &[FunctionConfig]) -> Vec<Registered> {
+    functions.iter().map(|function| registered(function, PLACEHOLDER)).collect()
+}
+
+/// Datasets that are needed must be configured.
+pub(crate) fn validate_needs(
+    function: &Registered,
+    datasets: &[DatasetConfig],
+    problems: &mut Vec<String>,
+) {
+    let number = function.number;
+    for needed in &function.needs {
+        if !datasets.iter().any(|dataset| dataset.name == *needed) {
+            let what =
+                format!("functions {number}: needs {needed:?}, and no dataset has that name");
+            problems.push(what);
+        }
+    }
+}
+
+/// Names that can stand in znodes and in `group/service/version:name`.
+pub(crate) fn validate_names(function: &Registered, problems: &mut Vec<String>) {
+    let Registered { number, group, service, version, name, .. } = function;
     for (key, value) in
         [("group", group), ("service", service), ("version", version), ("name", name)]
     {
@@ -151,5 +166,6 @@ fn registered(function: &FunctionConfig, does: Does) -> Registered {
     Registered { number, group, service, version, name, needs, does }
 }
 
+const PLACEHOLDER: Does = Does::Builtin(Builtin::TestEcho);
 const FUNCTIONS_MAX: usize = 1_024;
 const CONCURRENCY_MAX: usize = 4_096;

@@ -36,7 +36,7 @@ use super::sidecars::{Errand, Keep};
 use super::{ClientService, Outcome, rows};
 use crate::catalogue::{Builtin, Does, Registered};
 use crate::data::{Data, compact};
-use crate::function::{Call, Caller, Function, Made, run};
+use crate::function::{Call, Caller, Handler, Made, run};
 use crate::gate::Pass;
 use crate::lanes::{Arrival, Met, OUTSTANDING_MAX, Slot};
 use crate::sessions::session_key;
@@ -60,7 +60,7 @@ pub(super) enum Work {
     Sleep(Duration),
     /// One operation for the writer.
     Write(Operation),
-    Library(Arc<dyn Function>, Json),
+    Library(Arc<dyn Handler>, Json),
     /// Asks another program.
     Program(Arc<Sidecar>),
 }
@@ -289,7 +289,7 @@ impl ClientService {
     async fn library(
         &self,
         epoch: Epoch,
-        function: &Arc<dyn Function>,
+        function: &Arc<dyn Handler>,
         arguments: Arc<Json>,
         caller: Option<Caller>,
         numbered: Option<Numbered>,
@@ -324,7 +324,7 @@ impl ClientService {
 
     pub(super) async fn run_once(
         &self,
-        function: &Arc<dyn Function>,
+        function: &Arc<dyn Handler>,
         arguments: &Arc<Json>,
         caller: &Arc<Option<Caller>>,
     ) -> Result<Made, Failure> {
