@@ -33,7 +33,7 @@ fn nothing_acknowledged_is_lost_or_doubled_in_a_thousand_storms() {
         assert!(report.flips.1 > seeds / 4, "too few mismatches were told\n{report}");
         assert!(report.barriers > seeds, "too few barriers were held\n{report}");
         assert!(report.programs.0 > 10 * seeds, "too few programs were called\n{report}");
-        assert!(report.programs.1 > seeds / 2, "too few calls were of unknown outcome\n{report}");
+        assert!(report.programs.1 > seeds / 20, "too few calls were of unknown outcome\n{report}");
     }
 }
 

@@ -164,6 +164,9 @@ impl World {
                 if !self.is_there(at) {
                     return self.forget_errand(errand, at);
                 }
+                // Acknowledged like anything else: it must last, or be among what is forgiven.
+                let intent = Request { numbered: None, ..errand.request() };
+                self.check_answer(at.host, &intent, verdict);
                 if !self.options.planted.has(TablesBug::ProgramBeforeIntent) {
                     self.call_program(errand);
                 }
