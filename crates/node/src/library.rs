@@ -113,7 +113,6 @@ pub struct Node {
 
 impl Node {
     /// Begins with nothing but the built-in functions.
-    #[must_use]
     pub fn builder() -> NodeBuilder {
         NodeBuilder { config: None, functions: Vec::new() }
     }
@@ -296,7 +295,7 @@ upstream = "http://127.0.0.1:9000/cancel"
             Ok(call.arguments().clone())
         }
         let function = Function::new(5, "trade", "test", "1.0", "answer");
-        let started = std::sync::Arc::new(1);
+        let started = Arc::new(1);
         let builder = Node::builder().async_function(function.clone(), answer).async_function(
             Function { number: 6, name: "other".to_owned(), ..function },
             async move |_: &mut Call<'_>| {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use hotpair_core::pair::identity::Epoch;
 use hotpair_core::tables::change::SessionKey;
-use hotpair_http::{ClientError, Connection, Method, Url};
+use hotpair_http::{ClientError, Connection, Method, Occasionally, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(crate) use self::answer::{Changed, Told};
@@ -45,6 +45,7 @@ pub struct Sidecar {
     url: Url,
     settings: SidecarSettings,
     room: Arc<Semaphore>,
+    pub(crate) complaints: Occasionally,
 }
 
 /// Which call it is.
@@ -65,7 +66,7 @@ impl Sidecar {
     pub fn new(settings: SidecarSettings) -> Result<Self, ClientError> {
         let url = settings.upstream.parse()?;
         let room = Arc::new(Semaphore::new(settings.concurrency));
-        Ok(Self { url, settings, room })
+        Ok(Self { url, settings, room, complaints: Occasionally::default() })
     }
 
     /// How it is called.

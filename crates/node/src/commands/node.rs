@@ -72,6 +72,8 @@ pub(crate) fn run_node(
     raise_file_limit();
     let datasets =
         settings::datasets(config).map_err(|problems| super::config_error(file, problems))?;
+    let sidecars = config::functions::sidecars(&config.functions)?;
+    let functions = functions.into_iter().chain(sidecars).collect();
     let directory = DataDirectory::open(&config.tables.directory)?;
     let (control, writers) = assemble(config, clean, datasets, functions, &directory)?;
     tracing::info!(
@@ -102,8 +104,7 @@ fn assemble(
     let keeper = GateKeeper::new(Some(gate_lines));
     let facts = mpsc::channel(FACTS_MAX);
     let datasets = Datasets::start(datasets, facts.0.clone())?;
-    let sidecars = config::functions::sidecars(&config.functions)?;
-    let catalogue = Arc::new(Catalogue::with_library(functions.into_iter().chain(sidecars))?);
+    let catalogue = Arc::new(Catalogue::with_library(functions)?);
     let whereabouts: Arc<ArcSwap<Whereabouts>> = Arc::default();
     let health = Arc::new(Health::new());
     let me = settings::identity(config, directory);

@@ -54,7 +54,7 @@ pub(super) enum Purpose {
 impl Errand {
     /// Its program may be called again under the same key.
     fn is_idempotent(&self) -> bool {
-        self.numbered.number % 2 == 0
+        self.numbered.number.is_multiple_of(2)
     }
 
     fn name(&self) -> (SessionKey, u64) {

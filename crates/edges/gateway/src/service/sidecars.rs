@@ -29,7 +29,7 @@ use hotpair_core::tables::intents::{self, Beginning, INTENTS, Intent};
 use hotpair_core::tables::planted::TablesBug;
 use hotpair_core::tables::tickets::RESULTS;
 use hotpair_core::tables::window::Seen;
-use hotpair_http::Connection;
+use hotpair_http::{ClientError, Connection};
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -67,16 +67,7 @@ pub(super) enum Keep {
 /// An intent on its way.
 struct Intention {
     key: Bytes,
-    again: bool,
     verdict: oneshot::Receiver<Verdict>,
-}
-
-/// An intent that is acknowledged.
-#[derive(Clone, Debug)]
-struct Intended {
-    read: Read,
-    /// It was there before: the program may have been called already.
-    again: bool,
 }
 
 impl ClientService {
@@ -96,10 +87,8 @@ impl ClientService {
             Beginning::Unknown => return self.give_up_unknown(errand, row, found).await,
         }
         // Before anything is written down: a program that is not there was not called.
-        let connection = sidecar.connect().await.map_err(|error| Failure::SidecarAbsent {
-            function: *function,
-            why: shown(&error.to_string()),
-        })?;
+        let connection =
+            sidecar.connect().await.map_err(|error| absent(sidecar, *function, &error))?;
         (self.reached)("sidecar.begin");
         let again = found.is_some();
         let mut intention = match row {
@@ -150,8 +139,7 @@ impl ClientService {
             intent.epoch
         );
         let outcome = Err(Remembered::unknown(text, json!({"begun_in": intent.epoch.0})).into());
-        let intended = Intended { read: read_of(&key, version), again: true };
-        self.keep(errand, Some(intended), outcome, Changed::default()).await
+        self.keep(errand, Some(read_of(&key, version)), outcome, Changed::default()).await
     }
 
     /// Says that the program is about to be called; it is not, before that is acknowledged.
@@ -179,7 +167,7 @@ impl ClientService {
         let request =
             Request { ticket: 0, numbered: None, reads, operations, reply: ReplyPlan::Results };
         let verdict = self.tables.submit(epoch, request)?;
-        Ok(Intention { key, again: found.is_some(), verdict })
+        Ok(Intention { key, verdict })
     }
 
     /// Intents of requests that are too old to be asked for again.
@@ -196,7 +184,7 @@ impl ClientService {
                         && store.get(RESULTS, key).is_none()
                 })
             });
-            stale.take(STALE_MAX).map(|key| delete(key)).collect()
+            stale.take(STALE_MAX).map(delete).collect()
         })
     }
 
@@ -229,6 +217,10 @@ impl ClientService {
                     told = called => told,
                     () = left_for_good(pass) => return Err(Failure::Superseded),
                 };
+                if again && told == Told::Later {
+                    // Nothing this time; what it did before stays open.
+                    told = Told::Nothing("the program answered with status 503".to_owned());
+                }
                 again = true;
             }
             match &told {
@@ -244,7 +236,7 @@ impl ClientService {
     }
 
     /// What the program said becomes the outcome, and is kept.
-    async fn settle(&self, errand: &Errand, intended: Option<Intended>, told: Told) -> Outcome {
+    async fn settle(&self, errand: &Errand, intended: Option<Read>, told: Told) -> Outcome {
         let function = errand.function;
         match told {
             Told::Done { data, changed } => self.keep(errand, intended, Ok(data), changed).await,
@@ -253,8 +245,7 @@ impl ClientService {
                 self.keep(errand, intended, outcome, Changed::default()).await
             }
             Told::Later => {
-                // Asked again it may have done something the first time: then that stays open.
-                if let Some(intended) = intended.filter(|intended| !intended.again) {
+                if let Some(intended) = intended {
                     self.withdraw(errand, intended).await?;
                 }
                 let why = "the program answered with status 503".to_owned();
@@ -277,9 +268,9 @@ impl ClientService {
     }
 
     /// The program did nothing: it may be called for the first time once more.
-    async fn withdraw(&self, errand: &Errand, intended: Intended) -> Result<(), Failure> {
-        let operations = vec![delete(&intended.read.key)];
-        let reads = vec![intended.read];
+    async fn withdraw(&self, errand: &Errand, intended: Read) -> Result<(), Failure> {
+        let operations = vec![delete(&intended.key)];
+        let reads = vec![intended];
         let request =
             Request { ticket: 0, numbered: None, reads, operations, reply: ReplyPlan::Results };
         match self.commit_inside(&errand.pass, request).await {
@@ -293,7 +284,7 @@ impl ClientService {
     async fn keep(
         &self,
         errand: &Errand,
-        intended: Option<Intended>,
+        intended: Option<Read>,
         outcome: Outcome,
         changed: Changed,
     ) -> Outcome {
@@ -398,9 +389,9 @@ impl Errand {
     }
 
     /// The record that ends the call.
-    fn record(&self, intended: Option<&Intended>, outcome: &Outcome, changed: Changed) -> Request {
+    fn record(&self, intended: Option<&Read>, outcome: &Outcome, changed: Changed) -> Request {
         let Changed { mut reads, mut operations } = changed;
-        if let Some(Intended { read, .. }) = intended {
+        if let Some(read) = intended {
             operations.push(delete(&read.key));
             reads.push(read.clone());
         }
@@ -422,14 +413,21 @@ impl Errand {
     }
 }
 
-/// Waits until it is.
-async fn acknowledged(intention: Option<Intention>) -> Result<Option<Intended>, Failure> {
-    let Some(Intention { key, again, verdict }) = intention else { return Ok(None) };
+/// The program is not there; said to its operator once in a while.
+fn absent(sidecar: &Sidecar, function: u32, error: &ClientError) -> Failure {
+    let why = shown(&error.to_string());
+    if let Some(left_out) = sidecar.complaints.due() {
+        tracing::warn!(function, why, left_out, "the program of a function is not there");
+    }
+    Failure::SidecarAbsent { function, why }
+}
+
+/// Waits until an intent is acknowledged, and is what the end of the call depends on.
+async fn acknowledged(intention: Option<Intention>) -> Result<Option<Read>, Failure> {
+    let Some(Intention { key, verdict }) = intention else { return Ok(None) };
     match settled(verdict.await.ok()) {
         Ok(Reply::Results(results)) => match results.first() {
-            Some(OperationResult::Put { version }) => {
-                Ok(Some(Intended { read: read_of(&key, *version), again }))
-            }
+            Some(OperationResult::Put { version }) => Ok(Some(read_of(&key, *version))),
             other => unreachable!("a put came to {other:?}"),
         },
         Ok(Reply::Fixed(_)) => unreachable!("results were asked for"),
