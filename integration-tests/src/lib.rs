@@ -1,6 +1,6 @@
 //! What only tests need beside the laboratory ([`hotpair_lab`]): a turn on the machine, a container
 //! with a real systemd, a node's journal, a way between nodes that can be closed, ZooKeeper's data
-//! from outside, steps that many tests take, and a pair with sessions that is broken by a drawn plan.
+//! from outside, a program beside the nodes, steps that many tests take, and a pair with sessions that is broken by a drawn plan.
 
 use std::path::Path;
 
@@ -9,6 +9,7 @@ pub mod exclusive;
 pub mod faults;
 pub mod journal;
 pub mod nspawn;
+pub mod program;
 pub mod relay;
 pub mod rows;
 pub mod small_disk;

@@ -41,6 +41,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// Both nodes speak TLS, with certificates in [`TableLab::certificates`].
     pub tls: bool,
+    /// TOML appended to both nodes' configuration.
+    pub more: String,
 }
 
 /// Which bug the planted binary has.
@@ -61,6 +63,7 @@ impl Default for Options {
             planted: None,
             environment: Vec::new(),
             tls: false,
+            more: String::new(),
         }
     }
 }
@@ -104,8 +107,8 @@ impl TableLab {
         for node in &mut pair.nodes {
             node.settings.session_timeout = options.session_timeout;
             node.settings.more = format!(
-                "{}[sessions]\nusers_file = {users:?}\npublishers = [{:?}]\n",
-                node.settings.more, user.name
+                "{}[sessions]\nusers_file = {users:?}\npublishers = [{:?}]\n{}",
+                node.settings.more, user.name, options.more
             );
             node.environment.clone_from(&options.environment);
             node.binary.clone_from(&options.binary);

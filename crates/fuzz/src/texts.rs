@@ -5,13 +5,13 @@ use hotpair_protocol::{CallText, Envelope, LoginBody, PublishText, ResultBody, S
 /// A node's file, and a router's.
 pub(crate) fn config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    hotpair_node::fuzzing::config(text);
+    hotpair::fuzzing::config(text);
 }
 
 /// A users file.
 pub(crate) fn users(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    hotpair_node::fuzzing::users(text);
+    hotpair::fuzzing::users(text);
 }
 
 /// What stands in ZooKeeper.

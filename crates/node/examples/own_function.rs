@@ -11,27 +11,20 @@
 //! that it looked at, it is asked again.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use hotpair_node::{Call, Does, FunctionError, Registered};
-use serde_json::{Value, json};
+use hotpair::{Call, Function, FunctionError, Json, Node};
+use serde_json::json;
 
 /// The table of balances; a row is a whole number.
 const ACCOUNTS: &str = "accounts";
 
 fn main() -> ExitCode {
-    hotpair_node::main(vec![Registered {
-        number: 330_001,
-        group: "trade".to_owned(),
-        service: "account".to_owned(),
-        version: "1.0".to_owned(),
-        name: "transfer".to_owned(),
-        needs: Vec::new(),
-        does: Does::Library(Arc::new(transfer)),
-    }])
+    Node::builder()
+        .function(Function::new(330_001, "trade", "account", "1.0", "transfer"), transfer)
+        .command_line()
 }
 
-fn transfer(call: &mut Call<'_>) -> Result<Value, FunctionError> {
+fn transfer(call: &mut Call<'_>) -> Result<Json, FunctionError> {
     let text = |name: &str| {
         let value = call.arguments()[name].as_str().map(str::to_owned);
         value.ok_or_else(|| FunctionError::Malformed(format!("{name} must be a text")))

@@ -12,6 +12,7 @@ use hotpair_http::{Counters, Door, Limits};
 
 use crate::config::{NodeConfig, tls};
 use crate::datasets::Datasets;
+use crate::{fault_points, planted};
 
 /// What the clients' side is made of.
 pub(crate) struct BusinessParts {
@@ -52,6 +53,8 @@ impl Business {
             sessions: parts.sessions,
             passwords: Passwords::start()?,
             settings: parts.settings,
+            reached: fault_points::reach,
+            planted: planted::chosen().tables,
         }));
         let address = config.listen.client;
         let listener = runtime

@@ -1,5 +1,5 @@
 //! Places where a test has a process die, stand still or wait: between two steps of a planned switch,
-//! where no signal from outside would hit. Without the feature `planted-bugs` nothing is looked at.
+//! or of a call of another program, where no signal from outside would hit. Without the feature `planted-bugs` nothing is looked at.
 //!
 //! `HOTPAIR_STOP_AT` names a file. While it holds a line `STEP ACTION`, the first process that comes
 //! to this step takes the file away and does it:
@@ -9,7 +9,7 @@
 //! | `kill PID`, `freeze PID` | the signal to that process: itself, or its peer |
 //! | `wait` | makes the file `….reached` and waits until it is gone, for a moment at most |
 
-pub(crate) use switched::{at, before};
+pub(crate) use switched::{at, before, reach, written};
 
 #[cfg(not(feature = "planted-bugs"))]
 mod switched {
@@ -21,6 +21,12 @@ mod switched {
 
     /// The product: nothing.
     pub(crate) const fn at(_fact: &Fact) {}
+
+    /// The product: nothing.
+    pub(crate) const fn reach(_step: &'static str) {}
+
+    /// The product: nothing.
+    pub(crate) const fn written(_records: &[u8]) {}
 }
 
 #[cfg(feature = "planted-bugs")]
@@ -32,6 +38,8 @@ mod switched {
 
     use hotpair_core::pair::effect::{Effect, ZooKeeperRequest};
     use hotpair_core::pair::fact::{Answer, Fact, ZooKeeperEvent};
+    use hotpair_core::tables::intents::INTENTS;
+    use hotpair_core::tables::record::{Body, Change, decode};
     use rustix::process::{Pid, Signal, kill_process};
 
     /// Shorter than what counts as a stall of this process's own.
@@ -66,7 +74,24 @@ mod switched {
         }
     }
 
-    fn reach(step: &str) {
+    /// A batch of records is in this node's log, and nowhere else yet.
+    pub(crate) fn written(records: &[u8]) {
+        let mut rest = records;
+        while let Ok((record, size)) = decode(rest) {
+            rest = &rest[size..];
+            let Body::Changes { changes, .. } = record.body else { continue };
+            for change in changes {
+                match change {
+                    Change::Put { table, .. } if *table == *INTENTS => reach("intent.written"),
+                    Change::Delete { table, .. } if *table == *INTENTS => reach("reply.written"),
+                    Change::Put { .. } | Change::Delete { .. } => {}
+                }
+            }
+        }
+    }
+
+    /// A step is reached.
+    pub(crate) fn reach(step: &str) {
         static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
         let Some(file) = FILE.get_or_init(|| env::var_os("HOTPAIR_STOP_AT").map(PathBuf::from))
         else {

@@ -1,4 +1,9 @@
-//! The one binary. `main` is a table of contents; each command has its file in `commands`.
+//! hotpair: one node of a hot-standby pair, as a library and as the `hotpair` program.
+//!
+//! A service embeds a node by [`Node::builder`], with [`Function`]s of its own that look at tables and
+//! datasets through their [`Call`] and return changes that are committed with their answers.
+//!
+//! The program is the same with the built-in functions only; each command has its file in `commands`.
 
 mod boot_clock;
 mod business;
@@ -13,6 +18,7 @@ pub mod fuzzing;
 mod gate_log;
 mod journal;
 mod ledger;
+mod library;
 mod logging;
 mod operators;
 mod orders;
@@ -31,7 +37,13 @@ use clap::{Parser, Subcommand};
 use crate::logging::LogFormat;
 use hotpair_ctl::{Console, Outcome};
 
-pub use hotpair_gateway::{Call, Caller, Does, Function, FunctionError, Registered};
+pub use hotpair_core::services::dataset::{Availability, Dataset};
+pub use hotpair_core::tables::change::{Bytes, SessionKey};
+use hotpair_gateway::Registered;
+pub use hotpair_gateway::{Call, Caller, FunctionError};
+pub use serde_json::Value as Json;
+
+pub use self::library::{Function, Node, NodeBuilder, NodeError};
 
 /// The hot-standby pair.
 #[derive(Debug, Parser)]
@@ -109,10 +121,8 @@ enum ConfigCommand {
     },
 }
 
-/// The whole program, with these functions beside the built-in ones: `main` of a program with functions
-/// of its own is one call of this.
-#[must_use]
-pub fn main(functions: Vec<Registered>) -> ExitCode {
+/// The whole program, with these functions beside the built-in ones.
+fn run_command_line(functions: Vec<Registered>) -> ExitCode {
     end_at_panics();
     let line = CommandLine::parse();
     let _flush_at_end = logging::start(line.log);

@@ -32,6 +32,8 @@ fn nothing_acknowledged_is_lost_or_doubled_in_a_thousand_storms() {
         assert!(missing.is_empty(), "never hit: {missing:?}\n{report}");
         assert!(report.flips.1 > seeds / 4, "too few mismatches were told\n{report}");
         assert!(report.barriers > seeds, "too few barriers were held\n{report}");
+        assert!(report.programs.0 > 10 * seeds, "too few programs were called\n{report}");
+        assert!(report.programs.1 > seeds / 20, "too few calls were of unknown outcome\n{report}");
     }
 }
 
@@ -83,6 +85,7 @@ fn every_planted_bug_of_the_tables_is_found() {
             TablesBug::AckBeforeShip | TablesBug::SyncLate => (100, lost),
             TablesBug::ReplyNotReplicated => (20, &[Rule::Twice]),
             TablesBug::UnacknowledgedShown => (100, &[Rule::Vanished]),
+            TablesBug::ProgramBeforeIntent => (100, &[Rule::Effect]),
         };
         println!("{name}");
         found(Options { planted: PlantedInTables::bug(bug), ..Options::default() }, seeds, rules);

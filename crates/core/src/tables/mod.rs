@@ -13,11 +13,13 @@
 //! * [`position`]: how far a log goes, and where two logs part.
 //! * [`writer`]: the one that numbers and commits, while this node is master.
 //! * [`tickets`]: asynchronous calls and what came of them, as rows.
+//! * [`intents`]: calls of other people's programs that may have been begun, as rows.
 //! * [`snapshot`]: the whole store in pieces, for a late peer and for the disk.
 //! * [`replication`]: master's and standby's side of keeping two stores the same.
 
 pub mod change;
 pub mod digest;
+pub mod intents;
 mod key;
 pub mod planted;
 pub mod position;

@@ -12,15 +12,19 @@ pub enum TablesBug {
     SyncLate,
     /// Readers see changes that are not acknowledged yet.
     UnacknowledgedShown,
+    /// A program is called before the intent to call it is acknowledged, so that the next master
+    /// knows of no call and calls it again.
+    ProgramBeforeIntent,
 }
 
 impl TablesBug {
     /// Every bug, with the name by which it is chosen.
-    pub const ALL: [(Self, &'static str); 4] = [
+    pub const ALL: [(Self, &'static str); 5] = [
         (Self::AckBeforeShip, "ack-before-ship"),
         (Self::ReplyNotReplicated, "reply-not-replicated"),
         (Self::SyncLate, "sync-late"),
         (Self::UnacknowledgedShown, "unacknowledged-shown"),
+        (Self::ProgramBeforeIntent, "program-before-intent"),
     ];
 }
 

@@ -19,6 +19,7 @@ use super::change::{
     Verdict,
 };
 use super::digest::Digest;
+use super::intents::INTENTS;
 use super::key::{Key, Ordered, Sought};
 use super::planted::{PlantedInTables, TablesBug};
 use super::record::{Body, Change, Record, encode};
@@ -307,21 +308,23 @@ impl Writer {
         Ok((changes, results))
     }
 
-    /// A session takes its asynchronous calls along.
+    /// A session takes its asynchronous calls along, and its intents.
     fn end_calls_of(&self, store: &Store, session: &Bytes, changes: &mut Vec<Change>) {
-        let table: Arc<str> = RESULTS.into();
-        let of_session = |key: &&Bytes| key.starts_with(session);
-        let kept = store.table(RESULTS).into_iter().flat_map(|rows| rows.scan(session));
-        let mut keys: BTreeSet<Bytes> =
-            kept.map(|(key, _)| key).take_while(of_session).cloned().collect();
-        if let Some(pending) = self.overlay.get(RESULTS) {
-            let from = Key::new(session.clone());
-            let pending = pending.range(from..).map(|(key, _)| &key.bytes);
-            keys.extend(pending.take_while(of_session).cloned());
+        for name in [RESULTS, INTENTS] {
+            let table: Arc<str> = name.into();
+            let of_session = |key: &&Bytes| key.starts_with(session);
+            let kept = store.table(name).into_iter().flat_map(|rows| rows.scan(session));
+            let mut keys: BTreeSet<Bytes> =
+                kept.map(|(key, _)| key).take_while(of_session).cloned().collect();
+            if let Some(pending) = self.overlay.get(name) {
+                let from = Key::new(session.clone());
+                let pending = pending.range(from..).map(|(key, _)| &key.bytes);
+                keys.extend(pending.take_while(of_session).cloned());
+            }
+            let there = |key: &Bytes| self.row(store, name, key).is_some();
+            let deletions = keys.into_iter().filter(there);
+            changes.extend(deletions.map(|key| Change::Delete { table: table.clone(), key }));
         }
-        let there = |key: &Bytes| self.row(store, RESULTS, key).is_some();
-        let deletions = keys.into_iter().filter(there);
-        changes.extend(deletions.map(|key| Change::Delete { table: table.clone(), key }));
     }
 
     // --- committing
@@ -579,6 +582,12 @@ mod tests {
         writer.submit(&store, login(other));
         writer.submit(&store, Request { reply: plan(one), ..add(1, None, 5) });
         writer.submit(&store, Request { reply: plan(other), ..add(2, None, 6) });
+        let intent = |session| {
+            let (table, key) = (INTENTS.into(), row_key(session, "8"));
+            vec![Operation::Put { table, key, value: [].into() }]
+        };
+        writer.submit(&store, Request { operations: intent(one), ..put(3, "t", "") });
+        writer.submit(&store, Request { operations: intent(other), ..put(4, "t", "") });
         let mut verdicts = Vec::new();
         writer.release(writer.head(), &mut store, &mut verdicts);
         let row = store.get(RESULTS, &row_key(one, "9")).unwrap();
@@ -601,6 +610,8 @@ mod tests {
         let left: Vec<_> =
             store.table(RESULTS).unwrap().scan(b"").map(|(key, _)| key.clone()).collect();
         assert_eq!(left, [row_key(other, "9")]);
+        let intents: Vec<_> = store.table(INTENTS).unwrap().scan(b"").map(|(key, _)| key).collect();
+        assert_eq!(intents, [&row_key(other, "8")]);
         let digest = |digests: Vec<(Arc<str>, Digest)>| {
             digests.into_iter().find(|(name, _)| **name == *RESULTS).unwrap().1
         };

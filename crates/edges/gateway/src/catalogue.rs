@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use hotpair_protocol::FunctionEntry;
 
-use crate::function::Function;
+use crate::function::Handler;
+use crate::sidecar::Sidecar;
 
 /// A function that can be called.
 #[derive(Clone, Debug)]
@@ -34,7 +35,9 @@ pub enum Does {
     /// What every node can.
     Builtin(Builtin),
     /// What the library's user wrote.
-    Library(Arc<dyn Function>),
+    Library(Arc<dyn Handler>),
+    /// What a program beside the node does.
+    Sidecar(Arc<Sidecar>),
 }
 
 impl fmt::Debug for Does {
@@ -42,6 +45,7 @@ impl fmt::Debug for Does {
         match self {
             Self::Builtin(builtin) => write!(f, "{builtin:?}"),
             Self::Library(_) => write!(f, "Library"),
+            Self::Sidecar(sidecar) => write!(f, "{sidecar:?}"),
         }
     }
 }

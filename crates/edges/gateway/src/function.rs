@@ -19,18 +19,27 @@ use std::sync::Arc;
 use hotpair_core::services::dataset::{Availability, Dataset};
 use hotpair_core::tables::OWN_PREFIX;
 use hotpair_core::tables::change::{Bytes, Operation, Read, SessionKey};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use crate::datasets::{Datasets, Found};
+use crate::json::{key_from_json, row_to_json};
+use crate::shown::shown;
 use crate::tables::Tables;
 
-/// A function of the library's user. See the file's header for what it may do.
-pub trait Function: Send + Sync + 'static {
+/// What a function of the library's user does.
+///
+/// It runs on a thread that it may block, outside of the writer, at most 64 of them at a time. It must
+/// bear to be run more than once for one call: when a row that it looked at has changed before its
+/// writes are committed, it decides again. So it must have no effects but those it has through its
+/// [`Call`].
+pub trait Handler: Send + Sync + 'static {
     /// Answers one call. A panic is answered 308000009, and nothing of the call is done.
     fn call(&self, call: &mut Call<'_>) -> Result<Json, FunctionError>;
 }
 
-impl<F> Function for F
+impl<F> Handler for F
 where
     F: Fn(&mut Call<'_>) -> Result<Json, FunctionError> + Send + Sync + 'static,
 {
@@ -124,6 +133,12 @@ impl<'a> Call<'a> {
         Self { caller, arguments, tables, datasets, reads: BTreeMap::new(), operations: Vec::new() }
     }
 
+    /// What the client sent along, as a type of yours; arguments that do not fit are 308000003.
+    pub fn arguments_as<T: DeserializeOwned>(&self) -> Result<T, FunctionError> {
+        T::deserialize(self.arguments)
+            .map_err(|error| FunctionError::Malformed(shown(&error.to_string())))
+    }
+
     /// Whose call it is; none without a session.
     #[must_use]
     pub fn caller(&self) -> Option<&Caller> {
@@ -183,6 +198,30 @@ impl<'a> Call<'a> {
         Ok(rows.into_iter().map(note).collect())
     }
 
+    /// The row becomes this, as JSON: what 1001 `get` shows as it is.
+    pub fn put_json(
+        &mut self,
+        table: &str,
+        key: &str,
+        value: &impl Serialize,
+    ) -> Result<(), FunctionError> {
+        let json = serde_json::to_vec(value)
+            .map_err(|error| FunctionError::failed(format!("{table}: {key}: {error}")))?;
+        self.put(table, key.as_bytes(), json)
+    }
+
+    /// The value of a row, read as JSON.
+    pub fn get_json<T: DeserializeOwned>(
+        &mut self,
+        table: &str,
+        key: &str,
+    ) -> Result<Option<T>, FunctionError> {
+        let Some(value) = self.get(table, key.as_bytes())? else { return Ok(None) };
+        let value = serde_json::from_slice(&value)
+            .map_err(|error| FunctionError::failed(format!("{table}: {key}: {error}")))?;
+        Ok(Some(value))
+    }
+
     /// The row becomes this value.
     pub fn put(
         &mut self,
@@ -229,6 +268,15 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// The row of a dataset with this key, as an object with a field for each column.
+    pub fn dataset_row(&self, name: &str, key: &[Json]) -> Result<Option<Json>, FunctionError> {
+        let dataset = self.dataset(name)?;
+        let malformed = |what: &str| FunctionError::Malformed(format!("{name}: {}", shown(what)));
+        let key = key_from_json(dataset.key_columns(), key).map_err(|error| malformed(&error))?;
+        let row = dataset.lookup(&key).map_err(|error| malformed(&error.to_string()))?;
+        Ok(row.map(|row| row_to_json(dataset.columns(), row)))
+    }
+
     fn look(&mut self, table: &Arc<str>, key: &[u8]) -> Option<Bytes> {
         let found = self
             .tables
@@ -247,7 +295,7 @@ impl<'a> Call<'a> {
 }
 
 /// Runs a function once, where its panic is its own affair.
-pub(crate) fn run(function: &dyn Function, mut call: Call<'_>) -> Made {
+pub(crate) fn run(function: &dyn Handler, mut call: Call<'_>) -> Made {
     let _contained = Contained::begin();
     let answer = function.call(&mut call);
     call.made(answer)

@@ -298,6 +298,15 @@ impl Pass {
         self.epoch
     }
 
+    /// One more pass for the same request: whoever has it is inside as long as it has it, also when
+    /// the gate has begun to hold meanwhile.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        // This one is inside, so that nobody has seen the gate empty.
+        self.shared.in_flight.fetch_add(1, Ordering::SeqCst);
+        Self { shared: Arc::clone(&self.shared), epoch: self.epoch }
+    }
+
     /// Whether an effect may leave now, in the epoch of the pass. Holding lets it leave.
     pub fn confirm(&self) -> Result<Epoch, Refused> {
         match self.shared.open_epoch()? {

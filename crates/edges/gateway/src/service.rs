@@ -13,6 +13,7 @@ mod logins;
 mod publish;
 mod push;
 mod rows;
+mod sidecars;
 mod tickets;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use hotpair_core::pair::identity::Epoch;
+use hotpair_core::tables::planted::PlantedInTables;
 use hotpair_http::{Handler, Method, Refusal, Request, Response, StatusCode};
 use hotpair_protocol::{EPOCH_HEADER, Envelope, ErrorNumber, Functions};
 use serde_json::json;
@@ -102,6 +104,11 @@ pub struct ClientParts {
     pub passwords: Passwords,
     /// The bounds.
     pub settings: ClientSettings,
+    /// Told of each step of a call of a program, for tests that stop there; nobody listens in the
+    /// product.
+    pub reached: fn(&'static str),
+    /// A known bug, for the tests that must find it; none in the product.
+    pub planted: PlantedInTables,
 }
 
 /// Answers clients.
@@ -124,6 +131,8 @@ pub struct ClientService {
     found: Arc<Semaphore>,
     library: Arc<Semaphore>,
     settings: ClientSettings,
+    reached: fn(&'static str),
+    planted: PlantedInTables,
 }
 
 impl ClientService {
@@ -131,7 +140,7 @@ impl ClientService {
     #[must_use]
     pub fn new(parts: ClientParts) -> Self {
         let ClientParts { gate, catalogue, datasets, whereabouts, meters, .. } = parts;
-        let ClientParts { tables, sessions, passwords, settings, .. } = parts;
+        let ClientParts { tables, sessions, passwords, settings, reached, planted, .. } = parts;
         Self {
             gate,
             catalogue,
@@ -149,6 +158,8 @@ impl ClientService {
             found: Arc::new(Semaphore::new(settings.calls_max)),
             library: Arc::new(Semaphore::new(settings.library_max)),
             settings,
+            reached,
+            planted,
         }
     }
 
@@ -355,6 +366,9 @@ impl Handler for ClientService {
             self.answer(&request).await
         };
         self.meters.count(answer.error_no(), started.elapsed());
+        if answer.error_no() != ErrorNumber::NotServing {
+            (self.reached)("answer.leaving");
+        }
         answer.into_response()
     }
 

@@ -235,10 +235,12 @@ pub enum ClientError {
         source: hyper::Error,
     },
     /// The answer is larger than this client keeps.
-    #[error("the answer of {address} is larger than {ANSWER_BYTES_MAX} bytes")]
+    #[error("the answer of {address} is larger than {bytes_max} bytes")]
     TooLarge {
         /// Where to.
         address: String,
+        /// The bound.
+        bytes_max: usize,
     },
     /// The answer has another status than the wanted one.
     #[error("{address} answered {status}: {body}")]
@@ -320,6 +322,7 @@ pub struct Connection {
     url: Url,
     sender: SendRequest<Full<Bytes>>,
     driver: JoinHandle<()>,
+    answer_bytes_max: usize,
 }
 
 impl Connection {
@@ -334,7 +337,14 @@ impl Connection {
             .map_err(|source| ClientError::Broken { address: url.address.clone(), source })?;
         // What breaks the connection is told to the request that waits on it.
         let driver = tokio::spawn(async move { drop(connection.await) });
-        Ok(Self { url, sender, driver })
+        Ok(Self { url, sender, driver, answer_bytes_max: ANSWER_BYTES_MAX })
+    }
+
+    /// The same, and answers whose bodies are larger are an error.
+    #[must_use]
+    pub fn with_answer_bytes_max(mut self, bytes: usize) -> Self {
+        self.answer_bytes_max = bytes;
+        self
     }
 
     /// Whether the next request can still be sent on it.
@@ -356,7 +366,7 @@ impl Connection {
         let address = self.url.address.clone();
         timeout(limit, async {
             let (status, headers, incoming) = self.begin(request).await?;
-            let body = read_whole(&self.url.address, incoming).await?;
+            let body = read_whole(&self.url.address, incoming, self.answer_bytes_max).await?;
             Ok(Answer { status, headers, body })
         })
         .await
@@ -404,14 +414,18 @@ impl Drop for Connection {
     }
 }
 
-async fn read_whole(address: &str, mut incoming: Incoming) -> Result<Bytes, ClientError> {
+async fn read_whole(
+    address: &str,
+    mut incoming: Incoming,
+    bytes_max: usize,
+) -> Result<Bytes, ClientError> {
     let mut body = BytesMut::new();
     while let Some(frame) = incoming.frame().await {
         let frame =
             frame.map_err(|source| ClientError::Broken { address: address.to_owned(), source })?;
         if let Ok(data) = frame.into_data() {
-            if body.len() + data.len() > ANSWER_BYTES_MAX {
-                return Err(ClientError::TooLarge { address: address.to_owned() });
+            if body.len() + data.len() > bytes_max {
+                return Err(ClientError::TooLarge { address: address.to_owned(), bytes_max });
             }
             body.extend_from_slice(&data);
         }
@@ -491,7 +505,7 @@ impl Dialler {
             return Ok(Opened::Stream(Events { connection, incoming, reader }));
         }
         let left = limit.saturating_sub(started.elapsed());
-        let body = timeout(left, read_whole(&url.address, incoming)).await;
+        let body = timeout(left, read_whole(&url.address, incoming, ANSWER_BYTES_MAX)).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
         Ok(Opened::Answer(Answer { status, headers, body }))
     }
@@ -515,7 +529,8 @@ impl Events {
             if let Ok(data) = frame.into_data()
                 && !self.reader.take_in(&data)
             {
-                return Err(ClientError::TooLarge { address: address() });
+                let bytes_max = EVENT_BYTES_MAX;
+                return Err(ClientError::TooLarge { address: address(), bytes_max });
             }
         }
     }

@@ -5,7 +5,7 @@
 //! *zookeeper* do what may wait. All ports are bound before anything is said to be ready.
 
 use std::net::TcpListener as StdListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -23,7 +23,7 @@ use hotpair_store::DatasetSpec;
 use tokio::sync::{mpsc, watch};
 
 use crate::business::{Business, BusinessParts};
-use crate::config::{NodeConfig, Word, tls};
+use crate::config::{self, NodeConfig, Word, tls};
 use crate::control::{Control, FACTS_MAX};
 use crate::data_directory::DataDirectory;
 use crate::datasets::Datasets;
@@ -33,7 +33,7 @@ use crate::operators::{self, Shown};
 use crate::supervisor::Supervisor;
 use crate::tables::TablesThread;
 use crate::writer::{self, Writer};
-use crate::{boot_clock, gate_log, services, settings};
+use crate::{boot_clock, gate_log, library, services, settings};
 
 /// What a node is told on the command line.
 #[derive(Debug, clap::Args)]
@@ -52,16 +52,30 @@ pub(crate) struct NodeArguments {
 /// Runs one node until it is told to end.
 pub(crate) fn run(arguments: &NodeArguments, functions: Vec<Registered>) -> Result<Outcome> {
     let config = NodeConfig::read(&arguments.config)?;
-    raise_file_limit();
     if arguments.clean && config.peer.is_some() && !arguments.force {
         let why = "--clean would empty this node's tables, and its peer may hold changes that it \
                    acknowledged: empty both nodes with --clean --force, or leave --clean out";
         return Err(super::config_error(&arguments.config, vec![why.to_owned()]));
     }
-    let datasets = settings::datasets(&config)
+    library::check(&config, &functions)
         .map_err(|problems| super::config_error(&arguments.config, problems))?;
+    run_node(&config, &arguments.config, arguments.clean, functions)
+}
+
+/// The same with a configuration that was read from this file.
+pub(crate) fn run_node(
+    config: &NodeConfig,
+    file: &Path,
+    clean: bool,
+    functions: Vec<Registered>,
+) -> Result<Outcome> {
+    raise_file_limit();
+    let datasets =
+        settings::datasets(config).map_err(|problems| super::config_error(file, problems))?;
+    let sidecars = config::functions::sidecars(&config.functions)?;
+    let functions = functions.into_iter().chain(sidecars).collect();
     let directory = DataDirectory::open(&config.tables.directory)?;
-    let (control, writers) = assemble(&config, arguments.clean, datasets, functions, &directory)?;
+    let (control, writers) = assemble(config, clean, datasets, functions, &directory)?;
     tracing::info!(
         pair = config.pair, node = config.node, client = %config.listen.client,
         admin = %config.listen.admin, peer = ?config.listen.peer,

@@ -84,7 +84,21 @@ pub(super) const NODE: &[(&str, Key)] = &[
         ]),
     ),
     ("upstream", Later),
-    ("functions", Later),
+    (
+        "functions",
+        Tables(&[
+            ("number", Value),
+            ("group", Value),
+            ("service", Value),
+            ("version", Value),
+            ("name", Value),
+            ("upstream", Value),
+            ("needs", Value),
+            ("timeout", Value),
+            ("idempotent", Value),
+            ("concurrency", Value),
+        ]),
+    ),
     (
         "datasets",
         Tables(&[

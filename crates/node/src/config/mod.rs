@@ -4,6 +4,7 @@
 //! line), the types (by key), and what the values mean together ([`NodeConfig::validate`]). The users
 //! file is read along with it.
 
+pub(crate) mod functions;
 mod keys;
 pub(crate) mod router;
 mod services;
@@ -23,6 +24,7 @@ use hotpair_http::Url;
 use hotpair_tls::Identity;
 use serde::{Deserialize, Deserializer};
 
+pub(crate) use self::functions::FunctionConfig;
 pub(crate) use self::router::{RoutedNode, RouterConfig};
 pub(crate) use self::services::{ServiceCheck, ServiceConfig};
 pub(crate) use self::tls::Tls;
@@ -63,6 +65,9 @@ pub(crate) struct NodeConfig {
     /// Large read-mostly data to load.
     #[serde(default)]
     pub(crate) datasets: Vec<DatasetConfig>,
+    /// Functions served by programs beside the node.
+    #[serde(default)]
+    pub(crate) functions: Vec<FunctionConfig>,
     /// Servers of other people as primary and standby.
     #[serde(default)]
     pub(crate) services: Vec<ServiceConfig>,
@@ -483,6 +488,8 @@ impl NodeConfig {
         self.validate_tables(&mut problems);
         self.validate_datasets(&mut problems);
         services::validate(&self.services, &self.listen, &mut problems);
+        let insecure = self.tls.insecure;
+        functions::validate(&self.functions, &self.datasets, insecure, &mut problems);
         for (key, file) in [
             ("admin.token_file", &self.admin.token_file),
             ("admin.read_token_file", &self.admin.read_token_file),
@@ -683,6 +690,7 @@ impl NodeConfig {
             text.push_str(&format!("\0{}\0{:?}\0{}", dataset.name, dataset.key, dataset.load));
         }
         services::put_into_digest(&self.services, &mut text);
+        functions::put_into_digest(&self.functions, &mut text);
         // FNV-1a: stable over versions and machines, which std's hasher does not promise.
         text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

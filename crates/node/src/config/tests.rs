@@ -97,6 +97,53 @@ fn all_problems_are_told_at_once() {
     assert_eq!(said.len(), 2, "{said:?}");
 }
 
+fn function(lines: &str) -> String {
+    format!(
+        "{ALONE}\n[[functions]]\nnumber = 330001\ngroup = \"trade\"\nservice = \"order\"\n\
+         version = \"1.0\"\nname = \"place\"\n{lines}\n"
+    )
+}
+
+const UPSTREAM: &str = "upstream = \"http://127.0.0.1:9000/place\"";
+
+#[test]
+fn a_function_of_a_program_has_its_usual_values() {
+    let config = parse(&function(UPSTREAM)).unwrap();
+    let function = &config.functions[0];
+    assert_eq!((function.timeout.ms(), function.concurrency), (2_000, 64));
+    assert!(!function.idempotent && function.needs.is_empty());
+}
+
+#[test]
+fn functions_of_programs_that_cannot_be_meant_are_named() {
+    let wrong = |lines: &str, says: &str| {
+        let said = problems(&function(lines));
+        assert!(said.contains("functions 330001") && said.contains(says), "{lines}: {said}");
+    };
+    wrong("upstream = \"ftp://x\"", "must begin with http://");
+    wrong("upstream = \"http://10.0.0.7:9000/\"", "tls.insecure");
+    wrong(&format!("{UPSTREAM}\nneeds = [\"prices\"]"), "\"prices\"");
+    wrong(&format!("{UPSTREAM}\ntimeout = \"1ms\""), "timeout");
+    wrong(&format!("{UPSTREAM}\nconcurrency = 0"), "concurrency = 0");
+    let said = problems(&function("").replace("330001", "1001"));
+    assert!(said.contains("upstream"), "{said}");
+    let said = problems(&function(UPSTREAM).replace("330001", "1001"));
+    assert!(said.contains("same number 1001"), "{said}");
+    let said = problems(&function(UPSTREAM).replace("\"trade\"", "\"hotpair\""));
+    assert!(said.contains("built-in"), "{said}");
+    let said = problems(&function(UPSTREAM).replace("\"order\"", "\"or/der\""));
+    assert!(said.contains("service = \"or/der\""), "{said}");
+}
+
+#[test]
+fn both_nodes_must_offer_the_same_functions_in_the_same_way() {
+    let digest = |lines: &str| parse(&function(lines)).unwrap().digest();
+    let usual = digest(UPSTREAM);
+    assert_eq!(usual, digest(&format!("{UPSTREAM}\ntimeout = \"1s\"\nconcurrency = 3")));
+    assert_ne!(usual, digest(&format!("{UPSTREAM}\nidempotent = true")));
+    assert_ne!(usual, parse(ALONE).unwrap().digest());
+}
+
 const ALONE: &str = r#"
 pair = "trade"
 node = "a"

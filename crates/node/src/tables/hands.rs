@@ -24,7 +24,7 @@ use super::disk::{self, AppendOutcome, Disk};
 use super::figures::Figures;
 use super::remembered::Remembered;
 use super::{AtPromotion, Order, Submitted, TablesSettings};
-use crate::boot_clock;
+use crate::{boot_clock, fault_points};
 
 /// Verdicts of the node's own requests go nowhere.
 const NOBODY: u64 = 0;
@@ -435,6 +435,7 @@ impl Hands {
                 let last = batch.last;
                 self.head.store(last, Ordering::Release);
                 if self.replication.epoch().is_some() {
+                    fault_points::written(&batch.bytes);
                     self.feed.append(last, batch.bytes);
                 }
                 let mut fx = Vec::new();

@@ -40,6 +40,9 @@ pub enum Rule {
     Twice,
     /// A numbered request has one reply.
     Reply,
+    /// A program that must not be called twice for a request is not, and one that was not called has
+    /// done nothing.
+    Effect,
     /// A request is not refused for what the pair did.
     Refused,
     /// A log has no gaps, and says what it holds.

@@ -13,6 +13,7 @@ use hotpair_core::tables::change::{
 use crate::clock::{MS, Micros};
 
 use super::host::Input;
+use super::programs::{At, Errand, Purpose};
 use super::world::{Event, World};
 
 /// The table of counters.
@@ -37,6 +38,8 @@ pub(super) struct Client {
     logged_in: bool,
     next: u64,
     waiting: BTreeMap<u64, Waiting>,
+    /// Calls of programs that it waits for, by number.
+    errands: BTreeMap<u64, Errand>,
     /// Something that was answered, to be sent once more.
     answered: Option<Request>,
     plain: u64,
@@ -57,6 +60,8 @@ pub(super) struct Ticket {
     host: usize,
     life: u64,
     epoch: Epoch,
+    /// The call of a program that it is part of.
+    errand: Option<(Errand, Purpose)>,
 }
 
 impl Client {
@@ -68,6 +73,7 @@ impl Client {
             logged_in: false,
             next: 1,
             waiting: BTreeMap::new(),
+            errands: BTreeMap::new(),
             answered: None,
             plain: 0,
             ballast: if client == 0 { BALLAST_ROWS } else { 0 },
@@ -77,15 +83,37 @@ impl Client {
     /// It still wants an answer to this.
     pub(super) fn waits_for(&self, request: &Request) -> bool {
         request.numbered.is_some_and(|numbered| {
-            numbered.session == self.session && self.waiting.contains_key(&numbered.number)
+            let number = &numbered.number;
+            let waits = self.waiting.contains_key(number) || self.errands.contains_key(number);
+            numbered.session == self.session && waits
         })
     }
 
     pub(super) fn idle(&self) -> bool {
-        self.waiting.is_empty() && self.logged_in && self.ballast == 0
+        self.outstanding() == 0 && self.logged_in && self.ballast == 0
     }
 
-    fn begin_session(&mut self) {
+    fn outstanding(&self) -> usize {
+        self.waiting.len() + self.errands.len()
+    }
+
+    /// What came of a call of a program.
+    pub(super) fn hear_errand(&mut self, numbered: Numbered) {
+        if numbered.session == self.session {
+            self.errands.remove(&numbered.number);
+        }
+    }
+
+    /// The next number of a request.
+    fn numbered(&mut self) -> Numbered {
+        let number = self.next;
+        self.next += 1;
+        let first = self.waiting.keys().chain(self.errands.keys()).min();
+        let done_up_to = first.map_or(number - 1, |first| first - 1);
+        Numbered { session: self.session, number, done_up_to }
+    }
+
+    pub(super) fn begin_session(&mut self) {
         for byte in &mut self.session.0[1..] {
             *byte = byte.wrapping_add(1);
             if *byte != 0 {
@@ -94,6 +122,7 @@ impl Client {
         }
         self.logged_in = false;
         self.waiting.clear();
+        self.errands.clear();
         self.answered = None;
         self.next = 1;
     }
@@ -135,7 +164,7 @@ impl World {
             self.read(client, host);
         }
         self.send_again(client, host);
-        if self.clients[client].waiting.len() < OUTSTANDING_MAX && !self.ending {
+        if self.clients[client].outstanding() < OUTSTANDING_MAX && !self.ending {
             self.send_new(client, host);
         }
     }
@@ -184,16 +213,32 @@ impl World {
         for request in again {
             self.submit(client, host, request);
         }
+        let mut errands = Vec::new();
+        for errand in self.clients[client].errands.values_mut() {
+            if now >= errand.sent + AGAIN {
+                errand.sent = now;
+                errands.push(*errand);
+            }
+        }
+        for errand in errands {
+            self.send_errand(errand, host);
+        }
     }
 
     fn send_new(&mut self, client: usize, host: usize) {
         let lone = self.rng.u32(0..12) == 0;
-        if self.rng.u32(0..60) == 0 && self.clients[client].waiting.is_empty() {
+        if self.rng.u32(0..60) == 0 && self.clients[client].outstanding() == 0 {
             // It logs out, and begins anew as somebody else.
             let key: Bytes = self.clients[client].session.0.as_slice().into();
             let delete = Operation::Delete { table: SESSIONS.into(), key };
             self.clients[client].begin_session();
             return self.submit(client, host, request(None, vec![delete]));
+        }
+        if self.rng.u32(0..8) == 0 {
+            let (sent, waits) = (self.now, &mut self.clients[client]);
+            let errand = Errand { client, numbered: waits.numbered(), sent };
+            waits.errands.insert(errand.numbered.number, errand);
+            return self.send_errand(errand, host);
         }
         let operations = self.some_operations(client);
         if lone {
@@ -209,12 +254,9 @@ impl World {
         };
         let now = self.now;
         let waits = &mut self.clients[client];
-        let number = waits.next;
-        waits.next += 1;
-        let done_up_to = waits.waiting.keys().next().map_or(number - 1, |first| first - 1);
-        let numbered = Numbered { session: waits.session, number, done_up_to };
+        let numbered = waits.numbered();
         let request = Request { reads, ..request(Some(numbered), operations) };
-        waits.waiting.insert(number, Waiting { request: request.clone(), sent: now });
+        waits.waiting.insert(numbered.number, Waiting { request: request.clone(), sent: now });
         self.check.asked(&request);
         self.submit(client, host, request);
     }
@@ -240,15 +282,28 @@ impl World {
         }
     }
 
-    fn submit(&mut self, client: usize, host: usize, mut request: Request) {
+    fn submit(&mut self, client: usize, host: usize, request: Request) {
+        let Some(process) = &self.hosts[host].process else { return };
+        let at = At { host, life: process.life, epoch: process.gate.unwrap_or_default() };
+        let ticket = self.give_ticket(client, at, request, None);
+        let wait = self.rng.u64(50..2 * MS);
+        self.after(wait, Event::Submit { ticket });
+    }
+
+    /// A request gets a number by which its verdict comes back.
+    pub(super) fn give_ticket(
+        &mut self,
+        client: usize,
+        at: At,
+        mut request: Request,
+        errand: Option<(Errand, Purpose)>,
+    ) -> u64 {
         self.tickets_given += 1;
         request.ticket = self.tickets_given;
-        let Some(process) = &self.hosts[host].process else { return };
-        let (life, epoch) = (process.life, process.gate.unwrap_or_default());
-        let ticket = Ticket { client, request: request.clone(), host, life, epoch };
-        self.tickets.insert(request.ticket, ticket);
-        let wait = self.rng.u64(50..2 * MS);
-        self.after(wait, Event::Submit { ticket: request.ticket });
+        let number = request.ticket;
+        let At { host, life, epoch } = at;
+        self.tickets.insert(number, Ticket { client, request, host, life, epoch, errand });
+        number
     }
 
     /// A request comes to the door.
@@ -269,9 +324,14 @@ impl World {
 
     /// The tables' verdict goes out, if this node may still act.
     pub(super) fn answer(&mut self, host: usize, ticket: u64, verdict: &Verdict) {
-        let Some(Ticket { client, request, epoch, .. }) = self.tickets.remove(&ticket) else {
+        let Some(Ticket { client, request, epoch, life, errand, .. }) =
+            self.tickets.remove(&ticket)
+        else {
             return;
         };
+        if let Some((errand, purpose)) = errand {
+            return self.handle_settled(errand, At { host, life, epoch }, purpose, verdict);
+        }
         let gate = self.hosts[host].process.as_ref().and_then(|process| process.gate);
         if !self.may_act(host) || gate != Some(epoch) {
             return; // whoever asked hears nothing, and asks again

@@ -34,6 +34,10 @@ impl World {
                 process.busy.take_if(|busy| matches!(busy, Busy::Append(_)));
                 process.stuck = None;
                 process.effects.retain(|effect| !matches!(effect, TablesEffect::Append(_)));
+                // Refused like any other change: nothing goes into the log after what went.
+                let barrier =
+                    |input: &Input| matches!(input, Input::Order(Order::WriteBarrier { .. }));
+                process.inbox.retain(|input| !barrier(input));
                 process.inbox.push_back(input);
                 let is_order = |input: &Input| matches!(input, Input::Order(_));
                 process.inbox.make_contiguous().sort_by_key(|input| !is_order(input));

@@ -1,11 +1,11 @@
 //! A machine, and the process on it: the tables' thread with its queue, and what it has under way.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use hotpair_core::pair::Moment;
 use hotpair_core::pair::identity::{BootId, Epoch, Incarnation, Instance, NodeId};
-use hotpair_core::tables::change::{Bytes, Request};
+use hotpair_core::tables::change::{Bytes, Request, SessionKey};
 use hotpair_core::tables::replication::{Follow, FromMaster, Replication, TablesEffect};
 use hotpair_core::tables::store::Store;
 use hotpair_core::tables::table::Row;
@@ -92,6 +92,8 @@ pub(super) struct Process {
     pub(super) unflushed: u32,
     pub(super) timer: Option<Micros>,
     pub(super) gate: Option<Epoch>,
+    /// The calls of programs that it is at, and since which epoch.
+    pub(super) errands: BTreeMap<(SessionKey, u64), Epoch>,
     /// The connection that it dialled.
     pub(super) dialled: Option<u64>,
     pub(super) phase: Option<Phase>,

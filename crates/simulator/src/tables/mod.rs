@@ -26,6 +26,7 @@ mod driver;
 mod effects;
 mod host;
 mod plan;
+mod programs;
 mod report;
 mod storm;
 mod stream;
@@ -80,6 +81,8 @@ pub struct Outcome {
     pub masterships: u64,
     /// Barriers that the standby said it holds.
     pub barriers: u64,
+    /// Calls of the program beside the nodes, and answers that nobody knows what became of one.
+    pub programs: (u64, u64),
     /// Snapshots that replaced a log.
     pub loads: u64,
     /// Acknowledged records that no disk held any more after a loss of power: allowed.

@@ -33,6 +33,8 @@ pub struct Report {
     pub masterships: u64,
     /// Barriers that the standby said it holds.
     pub barriers: u64,
+    /// Calls of the program beside the nodes, and answers that nobody knows what became of one.
+    pub programs: (u64, u64),
     /// Snapshots that replaced a log.
     pub loads: u64,
     /// Acknowledged records that went with the power of every disk that held them.
@@ -56,6 +58,7 @@ impl Report {
             answers: outcome.answers,
             masterships: outcome.masterships,
             barriers: outcome.barriers,
+            programs: outcome.programs,
             loads: outcome.loads,
             forgiven: outcome.forgiven,
             flips: outcome.flips,
@@ -78,6 +81,8 @@ impl Report {
         self.answers += other.answers;
         self.masterships += other.masterships;
         self.barriers += other.barriers;
+        self.programs.0 += other.programs.0;
+        self.programs.1 += other.programs.1;
         self.loads += other.loads;
         self.forgiven += other.forgiven;
         self.flips.0 += other.flips.0;
@@ -104,14 +109,16 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "{} storms of tables, {} failed; {} answers, {} masterships, {} barriers held, {} snapshots \
-             loaded, {} rows flipped and {} told, {} records forgiven; settled within {} ms; {} virtual \
+            "{} storms of tables, {} failed; {} answers, {} masterships, {} barriers held, {} programs \
+             called and {} of unknown outcome, {} snapshots loaded, {} rows flipped and {} told, {} records forgiven; settled within {} ms; {} virtual \
              hours, {} events, {:.1} s, {:.0} storms/s",
             self.storms,
             self.failed,
             self.answers,
             self.masterships,
             self.barriers,
+            self.programs.0,
+            self.programs.1,
             self.loads,
             self.flips.0,
             self.flips.1,

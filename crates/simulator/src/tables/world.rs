@@ -17,6 +17,7 @@ use super::clients::{CLIENTS, Client, Ticket};
 use super::coordinator::{Answer, Ask, Coordinator};
 use super::host::{Host, Input, NAMES, Order, Process};
 use super::plan::Plan;
+use super::programs::{At, Effects, Errand};
 use super::storm::{Coverage, Heal, Phase, Storm};
 use super::stream::{Cable, Connection, Frame};
 use super::{Options, Outcome};
@@ -106,6 +107,17 @@ pub(super) enum Event {
     Submit {
         ticket: u64,
     },
+    /// A call of a program comes to the door.
+    Errand {
+        errand: Errand,
+        at: At,
+    },
+    /// A program has answered.
+    ProgramSaid {
+        errand: Errand,
+        at: At,
+        version: u64,
+    },
     /// A blow falls: at somebody at once, or aimed.
     Strike {
         aimed: bool,
@@ -143,6 +155,8 @@ pub(super) struct World {
     pub(super) clients: Vec<Client>,
     pub(super) tickets: BTreeMap<u64, Ticket>,
     pub(super) tickets_given: u64,
+    /// What the program beside the nodes has done.
+    pub(super) effects: Effects,
     pub(super) storm: Storm,
     /// Clients ask for nothing new.
     pub(super) ending: bool,
@@ -170,6 +184,7 @@ impl World {
             answers: 0,
             masterships: 0,
             barriers: 0,
+            programs: (0, 0),
             loads: 0,
             forgiven: 0,
             flips: (0, 0),
@@ -190,6 +205,7 @@ impl World {
             clients: (0..CLIENTS).map(Client::new).collect(),
             tickets: BTreeMap::new(),
             tickets_given: 0,
+            effects: Effects::new(),
             storm: Storm::default(),
             ending: false,
             check: Check::default(),
@@ -263,6 +279,10 @@ impl World {
             Event::Release { host, life } => self.coordinator.release(host, life),
             Event::Client { client } => self.handle_client(client),
             Event::Submit { ticket } => self.handle_submit(ticket),
+            Event::Errand { errand, at } => self.handle_errand(errand, at),
+            Event::ProgramSaid { errand, at, version } => {
+                self.handle_program_said(errand, at, version);
+            }
             Event::Strike { aimed } => self.handle_strike(aimed),
             Event::Nudge => self.handle_nudge(),
             Event::Heal { host, heal } => self.heal(host, heal),
@@ -321,6 +341,7 @@ impl World {
             unflushed: 0,
             timer: None,
             gate: None,
+            errands: BTreeMap::new(),
             dialled: None,
             phase: None,
             common: 0,

@@ -31,14 +31,16 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::arguments::{Sleep, object, read};
-use super::failure::{Failure, shown};
+use super::failure::{Failure, outcome_of_reply, shown};
+use super::sidecars::{Errand, Keep};
 use super::{ClientService, Outcome, rows};
 use crate::catalogue::{Builtin, Does, Registered};
 use crate::data::{Data, compact};
-use crate::function::{Call, Caller, Function, Made, run};
+use crate::function::{Call, Caller, Handler, Made, run};
 use crate::gate::Pass;
 use crate::lanes::{Arrival, Met, OUTSTANDING_MAX, Slot};
 use crate::sessions::session_key;
+use crate::sidecar::Sidecar;
 use crate::tables::{NotCommitted, settled};
 
 /// A call as far as it is understood.
@@ -47,6 +49,8 @@ pub(super) struct Asked<'a> {
     /// JSON text.
     pub(super) arguments: &'a str,
     pub(super) epoch: Epoch,
+    /// The caller's, where one waits.
+    pub(super) pass: Option<&'a Pass>,
 }
 
 /// What is to be done.
@@ -56,7 +60,9 @@ pub(super) enum Work {
     Sleep(Duration),
     /// One operation for the writer.
     Write(Operation),
-    Library(Arc<dyn Function>, Json),
+    Library(Arc<dyn Handler>, Json),
+    /// Asks another program.
+    Program(Arc<Sidecar>),
 }
 
 impl ClientService {
@@ -66,9 +72,14 @@ impl ClientService {
         check(&body)?;
         let function = self.find_function(&body)?;
         let arguments = body.arguments.map_or("null", |arguments| arguments.get());
-        let asked = Asked { function, arguments, epoch: pass.epoch() };
-        let limit = body.timeout_ms.map_or(self.settings.timeout_default, Duration::from_millis);
-        let limit = limit.min(self.settings.timeout_max);
+        let asked = Asked { function, arguments, epoch: pass.epoch(), pass: Some(pass) };
+        let (usual, longest) = match &function.does {
+            Does::Sidecar(sidecar) if !body.is_async => {
+                (sidecar.settings().timeout, sidecar.settings().timeout)
+            }
+            _ => (self.settings.timeout_default, self.settings.timeout_max),
+        };
+        let limit = body.timeout_ms.map_or(usual, Duration::from_millis).min(longest);
         let late = || Err(Failure::TimedOut { function: function.number, limit });
         let Some(token) = &body.session else {
             if self.settings.users_configured && wants_session(function) {
@@ -108,7 +119,7 @@ impl ClientService {
 
     // --- without a session: nobody else waits for it
 
-    async fn alone(&self, asked: &Asked<'_>, work: Work) -> Outcome {
+    async fn alone(self: &Arc<Self>, asked: &Asked<'_>, work: Work) -> Outcome {
         self.check_needs(asked.function)?;
         match work {
             Work::Look(builtin) => self.look(builtin, asked.arguments),
@@ -123,6 +134,13 @@ impl ClientService {
             }
             Work::Library(function, arguments) => {
                 self.library(asked.epoch, &function, Arc::new(arguments), None, None).await
+            }
+            Work::Program(sidecar) => {
+                let (service, errand) =
+                    (Arc::clone(self), asked.errand(sidecar, None, Keep::Nowhere));
+                // To its end, whatever becomes of its caller: what it changes is committed.
+                let done = tokio::spawn(async move { service.errand(&errand).await });
+                done.await.unwrap_or(Err(Failure::Superseded))
             }
         }
     }
@@ -164,7 +182,7 @@ impl ClientService {
         numbered: Option<Numbered>,
         work: Work,
     ) -> Outcome {
-        let wants_caller = matches!(work, Work::Library(..));
+        let wants_caller = matches!(work, Work::Library(..) | Work::Program(_));
         let known = self.tables.look(|store| known(store, session, numbered, wants_caller));
         let caller = match known {
             Known::NoSession => return ended(slot, Err(Failure::SessionUnknown)),
@@ -172,9 +190,9 @@ impl ClientService {
                 self.sessions.hear(session, asked.epoch);
                 return ended(slot, Err(Failure::TooOld { number, floor }));
             }
-            Known::Done(data) => {
+            Known::Done(outcome) => {
                 self.sessions.hear(session, asked.epoch);
-                return ended(slot, Ok(data));
+                return ended(slot, outcome);
             }
             Known::New(caller) => caller,
         };
@@ -208,6 +226,12 @@ impl ClientService {
                     service.library(epoch, &function, arguments, caller, numbered).await
                 })
                 .await
+            }
+            Work::Program(sidecar) => {
+                let keep = numbered.map_or(Keep::Nowhere, Keep::Reply);
+                let errand = asked.errand(sidecar, caller, keep);
+                self.apart(slot, asked, session, async move |service| service.errand(&errand).await)
+                    .await
             }
         }
     }
@@ -265,7 +289,7 @@ impl ClientService {
     async fn library(
         &self,
         epoch: Epoch,
-        function: &Arc<dyn Function>,
+        function: &Arc<dyn Handler>,
         arguments: Arc<Json>,
         caller: Option<Caller>,
         numbered: Option<Numbered>,
@@ -290,7 +314,7 @@ impl ClientService {
                 reply: ReplyPlan::Fixed(answer.to_string().into_bytes().into()),
             };
             match self.tables.commit(epoch, request).await {
-                Ok(reply) => return Ok(Data::of_reply(&reply)),
+                Ok(reply) => return outcome_of_reply(&reply),
                 Err(NotCommitted::Conflict) => {}
                 Err(other) => return Err(other.into()),
             }
@@ -300,7 +324,7 @@ impl ClientService {
 
     pub(super) async fn run_once(
         &self,
-        function: &Arc<dyn Function>,
+        function: &Arc<dyn Handler>,
         arguments: &Arc<Json>,
         caller: &Arc<Option<Caller>>,
     ) -> Result<Made, Failure> {
@@ -327,6 +351,12 @@ impl ClientService {
 }
 
 impl Asked<'_> {
+    fn errand(&self, sidecar: Arc<Sidecar>, caller: Option<Caller>, keep: Keep) -> Errand {
+        let pass = self.pass.expect("whoever waits for a call came in with a pass").another();
+        let (function, arguments) = (self.function.number, self.arguments.to_owned());
+        Errand { sidecar, function, arguments, caller, keep, pass }
+    }
+
     pub(super) fn work(&self) -> Result<Work, Failure> {
         let arguments = self.arguments;
         match &self.function.does {
@@ -336,6 +366,7 @@ impl Asked<'_> {
                 })?;
                 Ok(Work::Library(Arc::clone(function), arguments))
             }
+            Does::Sidecar(sidecar) => Ok(Work::Program(Arc::clone(sidecar))),
             Does::Builtin(builtin) => match builtin {
                 Builtin::TablePut => rows::put(arguments).map(Work::Write),
                 Builtin::TableDelete => rows::delete(arguments).map(Work::Write),
@@ -360,7 +391,7 @@ impl Asked<'_> {
 /// What the tables know of a call before it is done.
 pub(super) enum Known {
     NoSession,
-    Done(Data),
+    Done(Outcome),
     Gone { number: u64, floor: u64 },
     New(Option<Caller>),
 }
@@ -375,7 +406,7 @@ pub(super) fn known(
     if let Some(Numbered { number, .. }) = numbered {
         match store.seen(session, number) {
             Seen::New => {}
-            Seen::Done(reply) => return Known::Done(Data::of_reply(reply)),
+            Seen::Done(reply) => return Known::Done(outcome_of_reply(reply)),
             Seen::Gone { floor } => return Known::Gone { number, floor },
         }
     }
@@ -416,7 +447,7 @@ fn ended(slot: Slot<Outcome>, outcome: Outcome) -> Outcome {
 }
 
 fn outcome_of(verdict: Option<Verdict>) -> Outcome {
-    settled(verdict).map(|reply| Data::of_reply(&reply)).map_err(Failure::from)
+    outcome_of_reply(&settled(verdict)?)
 }
 
 fn write(numbered: Option<Numbered>, operation: Operation) -> Request {
@@ -445,7 +476,7 @@ fn check(body: &CallText<'_>) -> Result<(), Failure> {
 fn wants_session(function: &Registered) -> bool {
     match &function.does {
         Does::Builtin(builtin) => builtin.wants_session(),
-        Does::Library(_) => true,
+        Does::Library(_) | Does::Sidecar(_) => true,
     }
 }
 

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use hotpair_core::pair::identity::Epoch;
-use hotpair_core::tables::change::Refusal;
+use hotpair_core::tables::change::{Bytes, Refusal, Reply};
 use hotpair_protocol::{Envelope, ErrorNumber};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
+use crate::data::Data;
 use crate::function::FunctionError;
 use crate::passwords::LoginsFull;
+pub(crate) use crate::shown::shown;
 use crate::tables::{NotCommitted, Unsubmitted};
 
 /// Why a call was not done. Nothing was executed, except where it says so.
@@ -63,6 +66,13 @@ pub(crate) enum Failure {
     /// It may have been executed, or may yet be.
     #[error("function {function} took longer than {} ms", limit.as_millis())]
     TimedOut { function: u32, limit: Duration },
+    #[error("function {function} is not to be had now ({why}); nothing was executed")]
+    SidecarAbsent { function: u32, why: String },
+    #[error("{concurrency} calls of function {function} run already; this one was not executed")]
+    SidecarFull { function: u32, concurrency: usize },
+    /// It is kept: asked again, it is the same.
+    #[error(transparent)]
+    Remembered(#[from] Remembered),
     /// It may have been executed; the next master knows.
     #[error("this node's mastership ended before the request was acknowledged")]
     Superseded,
@@ -82,7 +92,10 @@ impl Failure {
             | Self::TicketsFull { .. }
             | Self::LoginsFull(_)
             | Self::Unsubmitted(_)
+            | Self::SidecarAbsent { .. }
+            | Self::SidecarFull { .. }
             | Self::Busy(_) => ErrorNumber::Overloaded,
+            Self::Remembered(remembered) => remembered.error_no,
             Self::SessionUnknown | Self::SessionWanted => ErrorNumber::SessionUnknown,
             Self::WrongPassword => ErrorNumber::WrongPassword,
             Self::TooOld { .. } => ErrorNumber::TooOld,
@@ -104,7 +117,10 @@ impl Failure {
             Self::DatasetFailed { dataset, reason } => {
                 envelope.with_data(json!({"dataset": dataset, "reason": reason}))
             }
-            Self::Failed { data, .. } => envelope.with_data(data.clone()),
+            Self::Failed { data, .. } | Self::Remembered(Remembered { data, .. }) => {
+                envelope.with_data(data.clone())
+            }
+            Self::SidecarAbsent { .. } => envelope.with_retry_after_ms(RETRY_ABSENT_MS),
             Self::Unsubmitted(Unsubmitted::DiskFull) => {
                 envelope.with_retry_after_ms(RETRY_DISK_FULL_MS)
             }
@@ -113,6 +129,7 @@ impl Failure {
             | Self::SessionFull { .. }
             | Self::TicketsFull { .. }
             | Self::LoginsFull(_)
+            | Self::SidecarFull { .. }
             | Self::Unsubmitted(Unsubmitted::QueueFull | Unsubmitted::NoWriter)
             | Self::Busy(_) => envelope.with_retry_after_ms(RETRY_OVERLOADED_MS),
             Self::UnknownTicket => envelope.with_data(json!({"ticket": "unknown"})),
@@ -132,7 +149,7 @@ impl Failure {
 
     /// Whether something may have been executed all the same.
     pub(crate) fn may_be_done(&self) -> bool {
-        matches!(self, Self::TimedOut { .. } | Self::Superseded)
+        matches!(self, Self::TimedOut { .. } | Self::Remembered(_) | Self::Superseded)
     }
 
     /// A failure of a function that has a sentence only.
@@ -178,18 +195,51 @@ impl From<FunctionError> for Failure {
     }
 }
 
-/// Words that may hold a caller's own, cut in the middle: an answer must not grow with a request.
-pub(crate) fn shown(words: &str) -> String {
-    let length = words.chars().count();
-    if length <= SHOWN_MAX {
-        return words.to_owned();
-    }
-    let begin: String = words.chars().take(SHOWN_MAX / 2).collect();
-    let end: String = words.chars().skip(length - SHOWN_MAX / 2).collect();
-    format!("{begin} … {end}")
+/// What came of a call that is kept like a reply, and is no success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{error_info}")]
+pub(crate) struct Remembered {
+    error_no: ErrorNumber,
+    error_info: String,
+    data: Json,
 }
 
-const SHOWN_MAX: usize = 200;
+impl Remembered {
+    /// The function itself failed.
+    pub(crate) fn failed(error_info: String, data: Json) -> Self {
+        Self { error_no: ErrorNumber::FunctionFailed, error_info, data }
+    }
+
+    /// Nobody will ever know.
+    pub(crate) fn unknown(error_info: String, data: Json) -> Self {
+        Self { error_no: ErrorNumber::OutcomeUnknown, error_info, data }
+    }
+
+    /// As the bytes of a reply.
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut bytes = vec![MARK];
+        serde_json::to_writer(&mut bytes, self).expect("texts and numbers are JSON");
+        bytes.into()
+    }
+}
+
+/// What a reply that is kept comes to.
+pub(crate) fn outcome_of_reply(reply: &Reply) -> Result<Data, Failure> {
+    if let Reply::Fixed(bytes) = reply
+        && let Some((&MARK, json)) = bytes.split_first()
+    {
+        let remembered = serde_json::from_slice(json).unwrap_or_else(|_| {
+            let text = "what came of it was kept in a form that this version does not know";
+            Remembered::unknown(text.to_owned(), json!({}))
+        });
+        return Err(Failure::Remembered(remembered));
+    }
+    Ok(Data::of_reply(reply))
+}
+
+/// Begins what is no answer of a function: no JSON begins like that.
+const MARK: u8 = 0;
 const RETRY_LOADING_MS: u64 = 500;
+const RETRY_ABSENT_MS: u64 = 500;
 const RETRY_OVERLOADED_MS: u64 = 100;
 const RETRY_DISK_FULL_MS: u64 = 1_000;

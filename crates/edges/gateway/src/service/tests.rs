@@ -3,6 +3,7 @@ mod figures;
 mod library;
 mod numbers;
 mod sessions;
+mod sidecars;
 mod tables;
 mod writer_thread;
 
@@ -173,6 +174,8 @@ fn closed_as(wanted: Wanted) -> Served {
         sessions: Arc::clone(&sessions),
         passwords: Passwords::start().unwrap(),
         settings: wanted.settings,
+        reached: |_| {},
+        planted: PlantedInTables::NONE,
     }));
     let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();

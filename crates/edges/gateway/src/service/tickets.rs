@@ -14,7 +14,7 @@
 //! themselves nor with the others of their session, and none of them waits for them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hotpair_core::pair::identity::Epoch;
 use hotpair_core::services::session::Session;
@@ -32,7 +32,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::arguments::object;
 use super::calls::{Asked, DECISIONS_MAX, Known, Work, known};
-use super::failure::Failure;
+use super::failure::{Failure, outcome_of_reply};
+use super::sidecars::{Errand, Keep};
 use super::{ClientService, Outcome};
 use crate::data::Data;
 use crate::function::Caller;
@@ -56,10 +57,17 @@ pub(super) struct Kept(Bytes);
 
 /// A call whose ticket was told, or is about to be.
 #[derive(Clone, Debug)]
-struct Ticket {
+pub(super) struct Ticket {
     epoch: Epoch,
-    session: SessionKey,
-    key: Bytes,
+    pub(super) session: SessionKey,
+    pub(super) key: Bytes,
+}
+
+impl Ticket {
+    /// What its caller knows it by.
+    pub(super) fn name(&self) -> &str {
+        ticket_of(&self.key).unwrap_or_default()
+    }
 }
 
 /// The next thing to do for a call.
@@ -68,6 +76,8 @@ enum Step {
     Commit { reads: Vec<Read>, operations: Vec<Operation>, reply: ReplyPlan },
     /// Nothing changes, but for this answer.
     Over(Outcome),
+    /// Nothing: what came of it is committed, or the next master finds it.
+    Left,
 }
 
 impl ClientService {
@@ -88,10 +98,10 @@ impl ClientService {
                 self.sessions.hear(session, epoch);
                 return Err(Failure::TooOld { number, floor });
             }
-            Known::Done(data) => {
+            Known::Done(outcome) => {
                 self.sessions.hear(session, epoch);
                 self.see_to(ticket);
-                return Ok(data);
+                return outcome;
             }
             Known::New(_) => {}
         }
@@ -129,7 +139,7 @@ impl ClientService {
         let service = Arc::clone(self);
         tokio::spawn(async move {
             let outcome = match service.tables.commit(ticket.epoch, request).await {
-                Ok(reply) => Ok(Data::of_reply(&reply)),
+                Ok(reply) => outcome_of_reply(&reply),
                 Err(NotCommitted::Conflict) => Err(Failure::SessionUnknown),
                 Err(other) => Err(other.into()),
             };
@@ -160,7 +170,7 @@ impl ClientService {
     }
 
     /// What must be as it is for a session to be there.
-    fn session_read(&self, session: SessionKey) -> Read {
+    pub(super) fn session_read(&self, session: SessionKey) -> Read {
         let version = self.tables.look(|store| {
             // A version that no row has: a session that ended meanwhile is a conflict.
             store.get(SESSIONS, &session.0).map_or(u64::MAX, |row| row.version)
@@ -242,19 +252,20 @@ impl ClientService {
         self.followers.wake(ticket.session);
     }
 
-    async fn work_until_over(&self, ticket: &Ticket) {
+    async fn work_until_over(self: &Arc<Self>, ticket: &Ticket) {
         for decision in 1.. {
             let Some((accepted, read)) = self.accepted(ticket) else { return };
             let step = if decision > DECISIONS_MAX {
                 Step::Over(Err(NotCommitted::Conflict.into()))
             } else {
-                self.step(ticket, &accepted).await
+                self.step(ticket, &accepted, &read).await
             };
             let mut request = match step {
                 Step::Commit { reads, operations, reply } => {
                     Request { ticket: 0, numbered: None, reads, operations, reply }
                 }
                 Step::Over(outcome) => over(ticket, &outcome),
+                Step::Left => return,
             };
             request.reads.push(read.clone());
             match self.commit_patiently(ticket.epoch, request).await {
@@ -282,7 +293,7 @@ impl ClientService {
         })
     }
 
-    async fn step(&self, ticket: &Ticket, accepted: &Ticketed) -> Step {
+    async fn step(&self, ticket: &Ticket, accepted: &Ticketed, read: &Read) -> Step {
         let Ticketed::Accepted { function: number, limit_ms, arguments } = accepted else {
             unreachable!("looked at before");
         };
@@ -292,7 +303,7 @@ impl ClientService {
         let limit = Duration::from_millis(*limit_ms).min(self.settings.timeout_max);
         let late = || Failure::TimedOut { function: *number, limit };
         let arguments = std::str::from_utf8(arguments).unwrap_or("null");
-        let asked = Asked { function, arguments, epoch: ticket.epoch };
+        let asked = Asked { function, arguments, epoch: ticket.epoch, pass: None };
         if let Err(failure) = self.wait_for_needs(&asked).await {
             return Step::Over(Err(failure));
         }
@@ -326,6 +337,48 @@ impl ClientService {
                 };
                 operations.push(put_answer(ticket, &outcome));
                 Step::Commit { reads: made.reads, operations, reply: ReplyPlan::Results }
+            }
+            Ok(Work::Program(sidecar)) => {
+                let keep = Keep::Row(ticket.clone(), read.clone());
+                let errand = |pass| {
+                    let (sidecar, caller) = (Arc::clone(&sidecar), self.caller(ticket.session));
+                    let (arguments, keep) = (arguments.to_owned(), keep.clone());
+                    Errand { sidecar, function: *number, arguments, caller, keep, pass }
+                };
+                self.program_step(ticket.epoch, limit, errand).await
+            }
+        }
+    }
+
+    /// Calls a program, which commits by itself; one that is not there is waited for a while.
+    async fn program_step(
+        &self,
+        epoch: Epoch,
+        limit: Duration,
+        errand: impl Fn(Pass) -> Errand,
+    ) -> Step {
+        let until = Instant::now() + limit;
+        loop {
+            let Some(pass) = self.enter_patiently(epoch).await else { return Step::Left };
+            match self.errand(&errand(pass)).await {
+                Err(failure) if failure.error_no() == ErrorNumber::Overloaded => {
+                    if Instant::now() >= until {
+                        return Step::Over(Err(failure));
+                    }
+                }
+                Ok(_) | Err(_) => return Step::Left,
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Goes in once the gate lets in again, as long as the epoch lasts.
+    async fn enter_patiently(&self, epoch: Epoch) -> Option<Pass> {
+        loop {
+            match self.gate.enter() {
+                Ok(pass) => return (pass.epoch() == epoch).then_some(pass),
+                Err(Refused::Closed | Refused::OtherEpoch) => return None,
+                Err(_) => sleep(PAUSE).await,
             }
         }
     }
@@ -535,9 +588,9 @@ fn over(ticket: &Ticket, outcome: &Outcome) -> Request {
     }
 }
 
-fn put_answer(ticket: &Ticket, outcome: &Outcome) -> Operation {
-    let name = ticket_of(&ticket.key).unwrap_or_default();
-    put(&ticket.key, &Ticketed::Answer(answer(name, outcome).into()))
+/// The row of a call that is over.
+pub(super) fn put_answer(ticket: &Ticket, outcome: &Outcome) -> Operation {
+    put(&ticket.key, &Ticketed::Answer(answer(ticket.name(), outcome).into()))
 }
 
 /// An envelope with its ticket and without its epoch, as it is kept.

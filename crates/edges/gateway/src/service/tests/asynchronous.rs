@@ -25,7 +25,7 @@ impl Served {
     }
 
     /// Asks until the call is over.
-    async fn final_result(&self, session: &str, ticket: &str) -> Envelope {
+    pub(super) async fn final_result(&self, session: &str, ticket: &str) -> Envelope {
         let wait = async {
             loop {
                 let answer = self.result(session, ticket).await;

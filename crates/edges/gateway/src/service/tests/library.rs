@@ -7,10 +7,10 @@ use hotpair_core::tables::change::{Bytes, Operation, ReplyPlan, Request as Table
 use super::writer_thread::Mode;
 use super::*;
 use crate::catalogue::Does;
-use crate::function::{Call, Function, FunctionError};
+use crate::function::{Call, FunctionError, Handler};
 use crate::sessions::session_key;
 
-pub(super) fn registered(number: u32, function: impl Function) -> Registered {
+pub(super) fn registered(number: u32, function: impl Handler) -> Registered {
     Registered {
         number,
         group: "trade".to_owned(),
