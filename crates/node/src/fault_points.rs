@@ -1,5 +1,5 @@
-//! Places where a test has a process die, stand still or wait: between two steps of a planned switch,
-//! where no signal from outside would hit. Without the feature `planted-bugs` nothing is looked at.
+//! Places where a test has a process die, stand still or wait: between two steps of a planned switch, or
+//! of a batch for the SQL database, where no signal from outside would hit. Without the feature `planted-bugs` nothing is looked at.
 //!
 //! `HOTPAIR_STOP_AT` names a file. While it holds a line `STEP ACTION`, the first process that comes
 //! to this step takes the file away and does it:
@@ -9,7 +9,7 @@
 //! | `kill PID`, `freeze PID` | the signal to that process: itself, or its peer |
 //! | `wait` | makes the file `….reached` and waits until it is gone, for a moment at most |
 
-pub(crate) use switched::{at, before};
+pub(crate) use switched::{at, before, reach};
 
 #[cfg(not(feature = "planted-bugs"))]
 mod switched {
@@ -21,6 +21,9 @@ mod switched {
 
     /// The product: nothing.
     pub(crate) const fn at(_fact: &Fact) {}
+
+    /// The product: nothing.
+    pub(crate) const fn reach(_step: &str) {}
 }
 
 #[cfg(feature = "planted-bugs")]
@@ -66,7 +69,8 @@ mod switched {
         }
     }
 
-    fn reach(step: &str) {
+    /// A step, by its name.
+    pub(crate) fn reach(step: &str) {
         static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
         let Some(file) = FILE.get_or_init(|| env::var_os("HOTPAIR_STOP_AT").map(PathBuf::from))
         else {

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::config::{self, Acknowledgement, DatasetConfig, HeldWhen, NodeConfig};
 use crate::data_directory::{self, DataDirectory};
 use crate::planted;
+use crate::store::StoreEnd;
 use crate::tables::TablesSettings;
 
 /// The role decision's settings.
@@ -89,7 +90,7 @@ pub(crate) fn zookeeper_settings(
 }
 
 /// How tables are kept.
-pub(crate) fn tables(config: &NodeConfig, clean: bool) -> TablesSettings {
+pub(crate) fn tables(config: &NodeConfig, clean: bool, store: Option<StoreEnd>) -> TablesSettings {
     TablesSettings {
         directory: config.tables.directory.clone(),
         durability: match config.tables.durability {
@@ -102,6 +103,7 @@ pub(crate) fn tables(config: &NodeConfig, clean: bool) -> TablesSettings {
             ..ReplicationSettings::default()
         },
         clean,
+        store,
         idle_timeout_ms: config.sessions.idle_timeout.ms(),
         peer: config.peer.as_ref().map(|peer| peer.address.clone()),
         peer_directory: config.tables.peer_directory.clone(),

@@ -493,7 +493,8 @@ impl World {
                 | AlertName::ReplicationBehind
                 | AlertName::DigestMismatch
                 | AlertName::Disk
-                | AlertName::Divergence => false,
+                | AlertName::Divergence
+                | AlertName::StoreBehind => false,
             });
             if let Some(name) = over.copied() {
                 let text = format!("{name_of_host} still alarms {name}");

@@ -32,11 +32,13 @@ pub enum AlertName {
     Disk,
     /// Changes are kept aside, or may be lost.
     Divergence,
+    /// The SQL database does not get what it should.
+    StoreBehind,
 }
 
 impl AlertName {
     /// Every alert.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::DualMaster,
         Self::NoMaster,
         Self::PeerUnreachable,
@@ -50,6 +52,7 @@ impl AlertName {
         Self::DigestMismatch,
         Self::Disk,
         Self::Divergence,
+        Self::StoreBehind,
     ];
 
     /// The fixed outside name.
@@ -69,6 +72,7 @@ impl AlertName {
             Self::DigestMismatch => "digest_mismatch",
             Self::Disk => "disk",
             Self::Divergence => "divergence",
+            Self::StoreBehind => "store_behind",
         }
     }
 }

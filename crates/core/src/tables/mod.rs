@@ -14,9 +14,12 @@
 //! * [`writer`]: the one that numbers and commits, while this node is master.
 //! * [`tickets`]: asynchronous calls and what came of them, as rows.
 //! * [`snapshot`]: the whole store in pieces, for a late peer and for the disk.
+//! * [`behind`]: when an SQL database is written, and from where; [`coalesced`]: what it is given.
 //! * [`replication`]: master's and standby's side of keeping two stores the same.
 
+pub mod behind;
 pub mod change;
+pub mod coalesced;
 pub mod digest;
 mod key;
 pub mod planted;

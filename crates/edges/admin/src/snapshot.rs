@@ -124,6 +124,8 @@ impl Snapshot {
             alerts: self.alerts().alerts,
             requests,
             switches: self.switches.clone(),
+            // Asked for at the moment of answering.
+            store: None,
         }
     }
 
@@ -258,6 +260,7 @@ pub(crate) fn severity(name: AlertName) -> &'static str {
         | AlertName::CoordinatorLost
         | AlertName::ClockSkew
         | AlertName::Flapping
-        | AlertName::ReplicationBehind => "warning",
+        | AlertName::ReplicationBehind
+        | AlertName::StoreBehind => "warning",
     }
 }

@@ -33,7 +33,7 @@ use crate::operators::{self, Shown};
 use crate::supervisor::Supervisor;
 use crate::tables::TablesThread;
 use crate::writer::{self, Writer};
-use crate::{boot_clock, gate_log, services, settings};
+use crate::{boot_clock, gate_log, services, settings, store};
 
 /// What a node is told on the command line.
 #[derive(Debug, clap::Args)]
@@ -111,7 +111,13 @@ fn assemble(
         Some(peer) => Some((peer.address.clone(), bind_peer(config)?)),
         None => None,
     };
-    let tables = TablesThread::start(settings::tables(config, clean), &me, facts.0.clone())?;
+    let (store_end, store) = store::ends(config, &me);
+    let tables =
+        TablesThread::start(settings::tables(config, clean, store_end), &me, facts.0.clone())?;
+    let store_shown = match store {
+        Some(store) => Some(store.start(config, &me, tables.store.clone(), facts.0.clone())?),
+        None => None,
+    };
     let sessions = Arc::new(Sessions::new(tables.tables.clone(), settings::sessions(config)));
     let business = Business::start(
         config,
@@ -133,7 +139,7 @@ fn assemble(
         shown,
         keeper.gate(),
         business.meters.clone(),
-        tables.figures.clone(),
+        (tables.figures.clone(), store_shown),
     )?;
     end_on_signals(facts.0.clone())?;
     let control = Control {

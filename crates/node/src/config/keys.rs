@@ -70,7 +70,22 @@ pub(super) const NODE: &[(&str, Key)] = &[
             ("durability", Value),
         ]),
     ),
-    ("store", Later),
+    (
+        "store",
+        Table(&[
+            ("url", Value),
+            (
+                "tables",
+                Tables(&[
+                    ("table", Value),
+                    ("sql", Value),
+                    ("key", Value),
+                    ("value", Value),
+                    ("columns", Names),
+                ]),
+            ),
+        ]),
+    ),
     (
         "sessions",
         Table(&[("idle_timeout", Value), ("sweep_interval", Value), ("users_file", Value)]),

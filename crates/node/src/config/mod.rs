@@ -7,6 +7,7 @@
 mod keys;
 pub(crate) mod router;
 mod services;
+mod store;
 pub(crate) mod users;
 mod words;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Deserializer};
 
 pub(crate) use self::router::RouterConfig;
 pub(crate) use self::services::{ServiceCheck, ServiceConfig};
+pub(crate) use self::store::StoreConfig;
 use self::users::Users;
 pub(crate) use self::words::{Acknowledgement, CoordinatorKind, HeldWhen, ReplicationWay, Word};
 
@@ -42,6 +44,9 @@ pub(crate) struct NodeConfig {
     /// What is kept, where, and how safely.
     #[serde(default)]
     pub(crate) tables: Tables,
+    /// The tables in an SQL database.
+    #[serde(default)]
+    pub(crate) store: StoreConfig,
     /// Who may log in, and for how long.
     #[serde(default)]
     pub(crate) sessions: Sessions,
@@ -376,6 +381,7 @@ impl NodeConfig {
         self.validate_tables(&mut problems);
         self.validate_datasets(&mut problems);
         services::validate(&self.services, &self.listen, &mut problems);
+        self.store.validate(&mut problems);
         for (key, file) in [
             ("admin.token_file", &self.admin.token_file),
             ("admin.read_token_file", &self.admin.read_token_file),
@@ -562,6 +568,7 @@ impl NodeConfig {
             text.push_str(&format!("\0{}\0{:?}\0{}", dataset.name, dataset.key, dataset.load));
         }
         services::put_into_digest(&self.services, &mut text);
+        self.store.put_into_digest(&mut text);
         // FNV-1a: stable over versions and machines, which std's hasher does not promise.
         text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

@@ -63,6 +63,7 @@ impl Side {
             version: "0".into(),
         };
         let settings = TablesSettings {
+            store: None,
             directory: directory.to_owned(),
             durability: Durability::File,
             replication: ReplicationSettings::default(),
