@@ -19,6 +19,8 @@ pub enum Need {
     Nspawn,
     /// `promtool`.
     Prometheus,
+    /// The PostgreSQL server, with no cluster of its own.
+    PostgreSql,
     /// `haproxy`, and `wrk` to ask it.
     Proxies,
 }
@@ -32,6 +34,7 @@ impl Need {
             Self::Python => "python",
             Self::Nspawn => "nspawn",
             Self::Prometheus => "prometheus",
+            Self::PostgreSql => "postgresql",
             Self::Proxies => "proxies",
         }
     }

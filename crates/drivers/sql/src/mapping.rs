@@ -218,8 +218,10 @@ impl Mapping {
 fn whole_cell(name: &str, kind: ColumnKind, value: &[u8]) -> Result<Cell, String> {
     let text = std::str::from_utf8(value).map_err(|_| "the value is no text".to_owned())?;
     if kind == ColumnKind::Text {
-        without_nul(text)?;
-        return Ok(Cell::Text(text.to_owned()));
+        // As it came through the client API it is JSON: the text, not its quotes.
+        let text = serde_json::from_str(text).unwrap_or_else(|_| text.to_owned());
+        without_nul(&text)?;
+        return Ok(Cell::Text(text));
     }
     let value = serde_json::from_str(text)
         .map_err(|_| format!("{name}: {} where {} is declared", shortened(text), kind.as_str()))?;
@@ -347,6 +349,8 @@ mod tests {
         counter.cells(b"\xff").unwrap_err();
         let text = Mapping { value: Some("t".to_owned()), ..mapping(&[("t", ColumnKind::Text)]) };
         assert_eq!(text.cells(b"seven"), Ok(vec![Cell::Text("seven".to_owned())]));
+        assert_eq!(text.cells(b"\"seven\""), Ok(vec![Cell::Text("seven".to_owned())]));
+        text.cells(b"\"\\u0000\"").unwrap_err();
     }
 
     #[test]

@@ -289,9 +289,8 @@ impl Postgres {
         (self.probe)("store.batch");
         if self.fenced_by_select() {
             self.look_at_fence(at).await?;
-            self.execute("beginning", "BEGIN").await?;
             (self.probe)("store.fenced");
-            return Ok(());
+            return self.execute("beginning", "BEGIN").await;
         }
         self.execute("beginning", "BEGIN").await?;
         let (epoch, record_epoch, life, number) =
