@@ -46,12 +46,22 @@ pub(crate) struct StoreStart {
 pub(crate) fn ends(config: &NodeConfig, me: &Identity) -> (Option<StoreEnd>, Option<StoreStart>) {
     let read = config.store.read().expect("validated: an address and mappings that can be meant");
     let Some((target, mappings)) = read else { return (None, None) };
+    let alone = config.coordinator.kind == CoordinatorKind::Standalone;
+    let (end, start) = ends_of(target, mappings, alone.then_some(me));
+    (Some(end), Some(start))
+}
+
+/// The same for this database; `alone`: whose the tables are where no coordinator says so.
+pub(crate) fn ends_of(
+    target: Target,
+    mappings: Vec<Mapping>,
+    alone: Option<&Identity>,
+) -> (StoreEnd, StoreStart) {
     let (sender, told) = watch::channel(Arc::default());
     let shown = Arc::new(Shown::new(&target));
-    let alone = config.coordinator.kind == CoordinatorKind::Standalone;
-    let alone = alone.then(|| format!("standalone-{}", me.incarnation.instance));
+    let alone = alone.map(|me| format!("standalone-{}", me.incarnation.instance));
     let end = StoreEnd { told: sender, shown: shown.clone(), alone, cluster: None, generation: 0 };
-    (Some(end), Some(StoreStart { target, mappings, told, shown }))
+    (end, StoreStart { target, mappings, told, shown })
 }
 
 impl StoreEnd {
@@ -101,18 +111,17 @@ impl StoreStart {
     /// Starts the thread; what it shows.
     pub(crate) fn start(
         self,
-        config: &NodeConfig,
+        directory: PathBuf,
         me: &Identity,
         store: Arc<RwLock<Store>>,
         facts: mpsc::Sender<Fact>,
     ) -> Result<Arc<Shown>> {
         let shown = self.shown.clone();
-        let directory = config.tables.directory.clone();
         hotpair_sql::start(Parts {
             target: self.target,
             mappings: self.mappings,
-            pair: config.pair.clone(),
-            node: config.node.clone(),
+            pair: me.pair.to_string(),
+            node: me.incarnation.node.to_string(),
             instance: me.incarnation.instance.to_string(),
             told: self.told,
             store,

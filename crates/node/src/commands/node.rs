@@ -115,7 +115,10 @@ fn assemble(
     let tables =
         TablesThread::start(settings::tables(config, clean, store_end), &me, facts.0.clone())?;
     let store_shown = match store {
-        Some(store) => Some(store.start(config, &me, tables.store.clone(), facts.0.clone())?),
+        Some(store) => {
+            let log = config.tables.directory.clone();
+            Some(store.start(log, &me, tables.store.clone(), facts.0.clone())?)
+        }
         None => None,
     };
     let sessions = Arc::new(Sessions::new(tables.tables.clone(), settings::sessions(config)));
