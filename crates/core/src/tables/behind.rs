@@ -286,7 +286,9 @@ impl Behind {
         if self.right(told).is_none() {
             (self.lag, self.still_since, self.far_since) = (None, None, None);
             // It is another one's affair now; except what is true all the same.
-            if !self.overtaken.is_some_and(|by| told.mastership.is_some_and(|own| own <= by)) {
+            let still =
+                matches!((self.overtaken, told.mastership), (Some(by), Some(own)) if own <= by);
+            if !still {
                 self.trouble = None;
             }
             return;

@@ -27,8 +27,10 @@ use crate::target::Target;
 const PAUSE: Duration = Duration::from_millis(50);
 /// How often it looks up while it waits for the database.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// A database that takes so long for one step is given up.
+/// A database that takes so long for one step is given up: told it was long before.
 const STEP_WITHIN_MS: u64 = 60_000;
+/// The same for emptying it and for committing a copy, which take as long as there are rows.
+const LONG_STEP_WITHIN_MS: u64 = 3_600_000;
 /// Nothing has to stay in the log.
 const NOTHING: u64 = u64::MAX;
 /// Below everything that clients wait for, where there are processors to choose from.
@@ -518,7 +520,8 @@ impl Outlook {
             if self.behind.right(&told).as_ref() != Some(term) {
                 return Err(Left::Rightless);
             }
-            if self.now().ms_since(began) >= STEP_WITHIN_MS {
+            let within = if self.copying { LONG_STEP_WITHIN_MS } else { STEP_WITHIN_MS };
+            if self.now().ms_since(began) >= within {
                 let what = format!("{} does not answer", self.place);
                 return Ok(Err(Failure::Failed(what)));
             }

@@ -182,7 +182,7 @@ impl Mapping {
         self.fields()
             .map(|(name, kind)| match fields.remove(name) {
                 None => Ok(Cell::Null),
-                Some(value) => cell(name, kind, value),
+                Some(value) => cell(name, kind, &value),
             })
             .collect()
     }
@@ -225,11 +225,11 @@ fn whole_cell(name: &str, kind: ColumnKind, value: &[u8]) -> Result<Cell, String
     }
     let value = serde_json::from_str(text)
         .map_err(|_| format!("{name}: {} where {} is declared", shortened(text), kind.as_str()))?;
-    cell(name, kind, value)
+    cell(name, kind, &value)
 }
 
-fn cell(name: &str, kind: ColumnKind, value: Value) -> Result<Cell, String> {
-    let fits = match (kind, &value) {
+fn cell(name: &str, kind: ColumnKind, value: &Value) -> Result<Cell, String> {
+    let fits = match (kind, value) {
         (_, Value::Null) => Some(Cell::Null),
         (ColumnKind::Text, Value::String(text)) => {
             without_nul(text).map_err(|error| format!("{name}: {error}"))?;
@@ -250,7 +250,7 @@ fn cell(name: &str, kind: ColumnKind, value: Value) -> Result<Cell, String> {
     };
     fits.ok_or_else(|| {
         let shown = shortened(&value.to_string());
-        format!("{name}: {} {shown} where {} is declared", kind_of(&value), kind.as_str())
+        format!("{name}: {} {shown} where {} is declared", kind_of(value), kind.as_str())
     })
 }
 

@@ -35,7 +35,7 @@ CREATE TABLE hotpair_rows (
     value bytea NOT NULL,
     version bigint NOT NULL,
     PRIMARY KEY (name, key)
-);
+) WITH (fillfactor = 80);
 CREATE TABLE hotpair_quarantine (
     name text NOT NULL,
     key bytea NOT NULL,

@@ -14,6 +14,7 @@ use hotpair_admin::{Health, Snapshot};
 use hotpair_coordinator::FunctionEntry;
 use hotpair_core::pair::Node;
 use hotpair_core::pair::fact::Fact;
+use hotpair_core::pair::identity::Identity;
 use hotpair_core::services::dataset::LoadMode;
 use hotpair_ctl::Outcome;
 use hotpair_gateway::{Catalogue, GateKeeper, Registered, Sessions, Whereabouts};
@@ -111,16 +112,7 @@ fn assemble(
         Some(peer) => Some((peer.address.clone(), bind_peer(config)?)),
         None => None,
     };
-    let (store_end, store) = store::ends(config, &me);
-    let tables =
-        TablesThread::start(settings::tables(config, clean, store_end), &me, facts.0.clone())?;
-    let store_shown = match store {
-        Some(store) => {
-            let log = config.tables.directory.clone();
-            Some(store.start(log, &me, tables.store.clone(), facts.0.clone())?)
-        }
-        None => None,
-    };
+    let (tables, store_shown) = start_tables(config, clean, &me, &facts.0)?;
     let sessions = Arc::new(Sessions::new(tables.tables.clone(), settings::sessions(config)));
     let business = Business::start(
         config,
@@ -164,6 +156,21 @@ fn assemble(
         ]),
     };
     Ok((control, [tables.writer, journal_writer, gate_writer]))
+}
+
+/// The tables' thread, and the one that writes behind, if one does: what that shows.
+fn start_tables(
+    config: &NodeConfig,
+    clean: bool,
+    me: &Identity,
+    facts: &mpsc::Sender<Fact>,
+) -> Result<(TablesThread, Option<Arc<hotpair_sql::Shown>>)> {
+    let (end, store) = store::ends(config, me);
+    let tables = TablesThread::start(settings::tables(config, clean, end), me, facts.clone())?;
+    let Some(store) = store else { return Ok((tables, None)) };
+    let log = config.tables.directory.clone();
+    let shown = store.start(log, me, tables.store.clone(), facts.clone())?;
+    Ok((tables, Some(shown)))
 }
 
 /// A crowd at one door must not take the descriptors of the link and of ZooKeeper's session: the
