@@ -41,8 +41,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// Both nodes speak TLS, with certificates in [`TableLab::certificates`].
     pub tls: bool,
-    /// TOML appended to both nodes' configuration.
-    pub more: String,
+    /// TOML for the configuration of each node.
+    pub more: [String; 2],
 }
 
 /// Which bug the planted binary has.
@@ -63,7 +63,7 @@ impl Default for Options {
             planted: None,
             environment: Vec::new(),
             tls: false,
-            more: String::new(),
+            more: [String::new(), String::new()],
         }
     }
 }
@@ -104,11 +104,11 @@ impl TableLab {
                 relays.push(relay);
             }
         }
-        for node in &mut pair.nodes {
+        for (node, more) in pair.nodes.iter_mut().zip(&options.more) {
             node.settings.session_timeout = options.session_timeout;
             node.settings.more = format!(
-                "{}[sessions]\nusers_file = {users:?}\npublishers = [{:?}]\n{}",
-                node.settings.more, user.name, options.more
+                "{}{more}[sessions]\nusers_file = {users:?}\npublishers = [{:?}]\n",
+                node.settings.more, user.name
             );
             node.environment.clone_from(&options.environment);
             node.binary.clone_from(&options.binary);

@@ -82,7 +82,7 @@ impl Rig {
             relays: true,
             planted: Some(planted),
             environment: vec![("HOTPAIR_STOP_AT".to_owned(), path)],
-            more: more.concat(),
+            more: [more.concat(), more.concat()],
             ..Options::default()
         })?;
         let session = lab.token()?;

@@ -1,5 +1,6 @@
 //! Places where a test has a process die, stand still or wait: between two steps of a planned switch,
-//! or of a call of another program, where no signal from outside would hit. Without the feature `planted-bugs` nothing is looked at.
+//! of a call of another program, or of a batch for the SQL database, where no signal from outside would
+//! hit. Without the feature `planted-bugs` nothing is looked at.
 //!
 //! `HOTPAIR_STOP_AT` names a file. While it holds a line `STEP ACTION`, the first process that comes
 //! to this step takes the file away and does it:
@@ -23,7 +24,7 @@ mod switched {
     pub(crate) const fn at(_fact: &Fact) {}
 
     /// The product: nothing.
-    pub(crate) const fn reach(_step: &'static str) {}
+    pub(crate) const fn reach(_step: &str) {}
 
     /// The product: nothing.
     pub(crate) const fn written(_records: &[u8]) {}

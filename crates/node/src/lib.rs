@@ -25,6 +25,7 @@ mod orders;
 mod planted;
 mod services;
 mod settings;
+mod store;
 mod supervisor;
 mod tables;
 mod writer;

@@ -11,7 +11,7 @@ use hotpair_admin::{
 use hotpair_core::pair::identity::Epoch;
 use hotpair_gateway::{Gate, Meters};
 use hotpair_http::{Counters, Door, Limits};
-use hotpair_protocol::RequestTotals;
+use hotpair_protocol::{RequestTotals, StoreStatus};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{NodeConfig, tls};
@@ -31,6 +31,7 @@ struct AtThisMoment {
     gate: Gate,
     meters: Arc<Meters>,
     tables: Arc<Figures>,
+    store: Option<Arc<hotpair_sql::Shown>>,
 }
 
 impl Live for AtThisMoment {
@@ -43,7 +44,12 @@ impl Live for AtThisMoment {
     }
 
     fn tables(&self) -> TableFigures {
-        self.tables.read()
+        let store_lag_records = self.store.as_ref().and_then(|s| s.figures().lag_records);
+        TableFigures { store_lag_records, ..self.tables.read() }
+    }
+
+    fn store(&self) -> Option<StoreStatus> {
+        self.store.as_ref().map(|store| crate::store::status(&store.figures()))
     }
 }
 
@@ -53,7 +59,7 @@ pub(crate) fn start(
     shown: Shown,
     gate: Gate,
     meters: Arc<Meters>,
-    tables: Arc<Figures>,
+    (tables, store): (Arc<Figures>, Option<Arc<hotpair_sql::Shown>>),
 ) -> Result<Arc<Counters>> {
     let identity = config.identity.as_deref();
     let read = |file: &Option<PathBuf>| -> Result<Option<String>> {
@@ -69,7 +75,7 @@ pub(crate) fn start(
     let state = AdminState {
         snapshot: shown.snapshots.clone(),
         health: shown.health,
-        live: Arc::new(AtThisMoment { gate, meters, tables }),
+        live: Arc::new(AtThisMoment { gate, meters, tables, store }),
         tokens,
         hosts: tls::hosts(identity, &config.admin.hosts),
         commands: shown.commands,

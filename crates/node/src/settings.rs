@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use crate::config::{self, Acknowledgement, DatasetConfig, HeldWhen, NodeConfig};
 use crate::data_directory::{self, DataDirectory};
 use crate::planted;
+use crate::store::StoreEnd;
 use crate::tables::TablesSettings;
 
 /// The role decision's settings.
@@ -122,6 +123,7 @@ pub(crate) fn tables(
     config: &NodeConfig,
     peer: Option<MasterAddress>,
     clean: bool,
+    store: Option<StoreEnd>,
 ) -> TablesSettings {
     TablesSettings {
         directory: config.tables.directory.clone(),
@@ -135,6 +137,7 @@ pub(crate) fn tables(
             ..ReplicationSettings::default()
         },
         clean,
+        store,
         idle_timeout_ms: config.sessions.idle_timeout.ms(),
         peer,
         peer_directory: config.tables.peer_directory.clone(),

@@ -494,7 +494,8 @@ impl World {
                 | AlertName::DigestMismatch
                 | AlertName::CoordinatorOpen
                 | AlertName::Disk
-                | AlertName::Divergence => false,
+                | AlertName::Divergence
+                | AlertName::StoreBehind => false,
             });
             if let Some(name) = over.copied() {
                 let text = format!("{name_of_host} still alarms {name}");

@@ -57,6 +57,7 @@ pub(crate) fn fact_line(fact: &Fact) -> Option<String> {
         Fact::PromotionFailed { epoch, .. } => format!("promotion failed, epoch {epoch}"),
         Fact::ServingStalled { for_ms } => format!("serving stalled for {for_ms} ms"),
         Fact::DatasetFailed { name, reason } => format!("dataset {name}: {reason:?}"),
+        Fact::StoreBehind { what } => format!("store behind: {what:?}"),
         Fact::Tables(said) => format!("tables: {said:?}"),
         Fact::PromoteOrdered { order, .. } => format!("promotion {order} ordered"),
         Fact::AdoptOrdered { order } => format!("adoption {order} ordered"),

@@ -34,11 +34,13 @@ pub enum AlertName {
     Disk,
     /// Changes are kept aside, or may be lost.
     Divergence,
+    /// The SQL database does not get what it should.
+    StoreBehind,
 }
 
 impl AlertName {
     /// Every alert.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::DualMaster,
         Self::NoMaster,
         Self::PeerUnreachable,
@@ -53,6 +55,7 @@ impl AlertName {
         Self::DigestMismatch,
         Self::Disk,
         Self::Divergence,
+        Self::StoreBehind,
     ];
 
     /// The fixed outside name.
@@ -73,6 +76,7 @@ impl AlertName {
             Self::DigestMismatch => "digest_mismatch",
             Self::Disk => "disk",
             Self::Divergence => "divergence",
+            Self::StoreBehind => "store_behind",
         }
     }
 }

@@ -41,6 +41,8 @@ pub enum Fact {
     ServingStalled { for_ms: u64 },
     /// A dataset failed to load (or is well again).
     DatasetFailed { name: String, reason: Option<String> },
+    /// The SQL database does not get what it should, or it does again.
+    StoreBehind { what: Option<String> },
     /// The operator wants the other node to be master.
     SwitchoverOrdered { order: u64 },
     /// The operator wants this node to be master.

@@ -304,6 +304,7 @@ impl Node {
             }
             Fact::ServingStalled { for_ms } => self.handle_serving_stalled(now, for_ms, fx),
             Fact::DatasetFailed { name, reason } => self.watch.dataset_failed(&name, reason),
+            Fact::StoreBehind { what } => self.watch.store_behind(what),
             Fact::SwitchoverOrdered { order } => self.handle_switchover(now, order, fx),
             Fact::ShutdownOrdered => self.handle_shutdown(now, fx),
         }

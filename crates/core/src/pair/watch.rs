@@ -37,6 +37,7 @@ pub(crate) struct Watch {
     mismatch: Option<String>,
     behind: Option<u64>,
     diverged: Option<String>,
+    store_behind: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -81,6 +82,11 @@ impl Watch {
     /// Changes may be lost by what this node did.
     pub(crate) fn diverged(&mut self, what: String) {
         self.diverged = Some(what);
+    }
+
+    /// The SQL database does not get what it should, or it does again.
+    pub(crate) fn store_behind(&mut self, what: Option<String>) {
+        self.store_behind = what;
     }
 
     /// An operator ordered what to do about it.
@@ -198,6 +204,7 @@ impl Watch {
             AlertName::DigestMismatch => self.mismatch.clone().map(Condition::at_once),
             AlertName::Disk => self.disk(),
             AlertName::Divergence => self.diverged.clone().map(Condition::at_once),
+            AlertName::StoreBehind => self.store_behind.clone().map(Condition::at_once),
         }
     }
 
@@ -293,7 +300,8 @@ fn onset_ms(name: AlertName) -> u64 {
         | AlertName::DigestMismatch
         | AlertName::Disk
         | AlertName::Divergence
-        | AlertName::CoordinatorOpen => 0,
+        | AlertName::CoordinatorOpen
+        | AlertName::StoreBehind => 0,
         AlertName::NoMaster | AlertName::CoordinatorLost => 1_000,
         AlertName::PeerUnreachable | AlertName::ClockSkew => 1_500,
     }

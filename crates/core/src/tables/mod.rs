@@ -15,9 +15,12 @@
 //! * [`tickets`]: asynchronous calls and what came of them, as rows.
 //! * [`intents`]: calls of other people's programs that may have been begun, as rows.
 //! * [`snapshot`]: the whole store in pieces, for a late peer and for the disk.
+//! * [`behind`]: when an SQL database is written, and from where; [`coalesced`]: what it is given.
 //! * [`replication`]: master's and standby's side of keeping two stores the same.
 
+pub mod behind;
 pub mod change;
+pub mod coalesced;
 pub mod digest;
 pub mod intents;
 mod key;

@@ -384,6 +384,12 @@ impl Journal {
         Ok(())
     }
 
+    /// The first record of the newest so many redo files.
+    #[must_use]
+    pub fn first_of_newest(&self, files: usize) -> u64 {
+        self.segments[self.segments.len().saturating_sub(files.max(1))]
+    }
+
     /// Removes what the newest snapshot makes unnecessary: older snapshots, and redo files all of
     /// whose records it holds; but no record from `needed_from` on (for a peer that still reads
     /// them; `u64::MAX`: nobody does).

@@ -78,6 +78,10 @@ impl Page {
             let what = "records written here that the peer does not hold yet";
             self.one("hotpair_redo_lag_records", what, records)?;
         }
+        if let Some(records) = tables.store_lag_records {
+            let what = "records acknowledged that the SQL database does not have yet";
+            self.one("hotpair_store_lag_records", what, records)?;
+        }
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use hotpair_core::pair::switchover::{SwitchoverPhase as CorePhase, SwitchoverRep
 use hotpair_core::pair::view::View;
 use hotpair_http::{Bytes, Handler, Hosts, Method, Refusal, Request, Response, StatusCode};
 use hotpair_protocol::{
-    OrderAnswer, PromoteBody, RequestTotals, Role, SwitchoverAnswer, SwitchoverBody,
+    OrderAnswer, PromoteBody, RequestTotals, Role, StoreStatus, SwitchoverAnswer, SwitchoverBody,
     SwitchoverPhase,
 };
 use serde::Serialize;
@@ -35,6 +35,11 @@ pub trait Live: Send + Sync + std::fmt::Debug + 'static {
 
     /// The tables, as they were a moment ago.
     fn tables(&self) -> TableFigures;
+
+    /// The SQL database, if one is written.
+    fn store(&self) -> Option<StoreStatus> {
+        None
+    }
 }
 
 /// Figures of the tables.
@@ -44,6 +49,8 @@ pub struct TableFigures {
     pub sessions: u64,
     /// Records that are written here and that the peer does not hold; none while no peer follows.
     pub redo_lag_records: Option<u64>,
+    /// Records that are acknowledged and not in the SQL database; none while this node writes none.
+    pub store_lag_records: Option<u64>,
     /// How long a session may be silent, in milliseconds.
     pub idle_timeout_ms: u64,
 }
@@ -120,7 +127,11 @@ impl AdminService {
             "/healthz" => Response::text(StatusCode::OK, "ok\n"),
             "/readyz" => self.ready(&snapshot, open),
             "/role" => document(&snapshot.role(now, open)),
-            "/status" => document(&snapshot.status(now, open, state.live.requests())),
+            "/status" => {
+                let mut status = snapshot.status(now, open, state.live.requests());
+                status.store = state.live.store();
+                document(&status)
+            }
             "/why" => document(&why(&snapshot, now, open)),
             "/alerts" => document(&snapshot.alerts()),
             "/functions" => document(&snapshot.functions()),

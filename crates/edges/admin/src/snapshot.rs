@@ -124,6 +124,8 @@ impl Snapshot {
             alerts: self.alerts().alerts,
             requests,
             switches: self.switches.clone(),
+            // Asked for at the moment of answering.
+            store: None,
         }
     }
 
@@ -259,6 +261,7 @@ pub(crate) fn severity(name: AlertName) -> &'static str {
         | AlertName::CoordinatorOpen
         | AlertName::ClockSkew
         | AlertName::Flapping
-        | AlertName::ReplicationBehind => "warning",
+        | AlertName::ReplicationBehind
+        | AlertName::StoreBehind => "warning",
     }
 }

@@ -26,7 +26,7 @@ pub use router::{NodeAsSeen, RouterStatus};
 pub use services::{ProxyStatus, ServiceBody, ServiceMember, ServiceStatus, Services};
 pub use status::{
     Addresses, DatasetStatus, Histogram, PeerStatus, PhaseLength, RequestTotals, Sessions, Status,
-    Why,
+    StoreStatus, Why,
 };
 
 /// The version of these words, in every `/status`. It grows when a field's meaning changes.

@@ -49,6 +49,31 @@ pub struct Status {
     pub requests: RequestTotals,
     /// Changes of role by cause, since the process began.
     pub switches: BTreeMap<String, u64>,
+    /// The SQL database, where one is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreStatus>,
+}
+
+/// The SQL database that the tables are written into.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    /// `sqlite` or `postgres`.
+    pub kind: String,
+    /// The file, or host, port and database.
+    pub place: String,
+    /// `idle` (not this node's to write now), `closed`, `writing`, `copying`, `current`.
+    pub state: String,
+    /// The epoch of the last record in it, as far as this node knows.
+    pub epoch: Option<u64>,
+    /// Its number.
+    pub number: Option<u64>,
+    /// Records that are acknowledged and not in it; none while this node does not write.
+    pub lag_records: Option<u64>,
+    /// Rows that do not fit their columns.
+    pub quarantined: u64,
+    /// What failed last, if nothing went well since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// Where others reach a node.

@@ -8,6 +8,7 @@ mod engine;
 mod failover;
 mod load;
 mod router;
+mod store;
 mod stream;
 mod tables;
 
@@ -55,6 +56,9 @@ pub(crate) struct BenchArguments {
     /// The engine's redo stream goes through TLS.
     #[arg(long)]
     tls: bool,
+    /// Seconds of each round with an SQL database.
+    #[arg(long, default_value_t = 60)]
+    store_seconds: u64,
     #[command(flatten)]
     load: load::LoadArguments,
 }
@@ -81,13 +85,15 @@ enum Part {
     Recovery,
     /// Commits through the clients' HTTP, beside Redis with one replica.
     Tables,
+    /// Write-behind into PostgreSQL: keeping up, and what a stopped one costs.
+    Store,
     /// Requests carried by the router, beside HAProxy.
     Router,
     /// Calls of the client library at a constant rate, through a switch and a kill.
     Load,
 }
 
-const ALL: [Part; 12] = [
+const ALL: [Part; 13] = [
     Part::Kill,
     Part::Freeze,
     Part::Switch,
@@ -98,6 +104,7 @@ const ALL: [Part; 12] = [
     Part::Catchup,
     Part::Recovery,
     Part::Tables,
+    Part::Store,
     Part::Router,
     Part::Load,
 ];
@@ -125,6 +132,7 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<Outcome> {
             }
             Part::Catchup => engine::catching_up(arguments.redo_megabytes, arguments.outstanding)?,
             Part::Tables => tables::against_redis(arguments.connections, arguments.seconds)?,
+            Part::Store => store::measure(arguments.store_seconds, arguments.outstanding)?,
             Part::Router => router::against_haproxy(arguments.connections, arguments.seconds)?,
             Part::Load => load::measure(&arguments.load, arguments.connections, arguments.seconds)?,
             Part::Recovery => engine::recovery(arguments.redo_megabytes, arguments.outstanding)?,

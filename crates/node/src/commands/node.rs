@@ -14,10 +14,12 @@ use hotpair_admin::{Health, Snapshot};
 use hotpair_coordinator::FunctionEntry;
 use hotpair_core::pair::Node;
 use hotpair_core::pair::fact::Fact;
+use hotpair_core::pair::identity::Identity;
 use hotpair_core::services::dataset::LoadMode;
 use hotpair_ctl::Outcome;
 use hotpair_gateway::{Catalogue, GateKeeper, Registered, Sessions, Whereabouts};
 use hotpair_link::LinkDriver;
+use hotpair_link::redo::MasterAddress;
 use hotpair_protocol::Addresses;
 use hotpair_store::DatasetSpec;
 use tokio::sync::{mpsc, watch};
@@ -33,7 +35,7 @@ use crate::operators::{self, Shown};
 use crate::supervisor::Supervisor;
 use crate::tables::TablesThread;
 use crate::writer::{self, Writer};
-use crate::{boot_clock, gate_log, library, services, settings};
+use crate::{boot_clock, gate_log, library, services, settings, store};
 
 /// What a node is told on the command line.
 #[derive(Debug, clap::Args)]
@@ -130,7 +132,7 @@ fn assemble(
     let peer = settings::peer(config)?;
     let listener = config.peer.as_ref().map(|_| bind_peer(config)).transpose()?;
     let link = peer.clone().zip(listener);
-    let tables = TablesThread::start(settings::tables(config, peer, clean), &me, facts.0.clone())?;
+    let (tables, store_shown) = start_tables(config, peer, clean, &me, &facts.0)?;
     let sessions = Arc::new(Sessions::new(tables.tables.clone(), settings::sessions(config)));
     let business = Business::start(
         config,
@@ -152,7 +154,7 @@ fn assemble(
         shown,
         keeper.gate(),
         business.meters.clone(),
-        tables.figures.clone(),
+        (tables.figures.clone(), store_shown),
     )?;
     end_on_signals(facts.0.clone())?;
     let control = Control {
@@ -174,6 +176,23 @@ fn assemble(
         ]),
     };
     Ok((control, [tables.writer, journal_writer, gate_writer]))
+}
+
+/// The tables' thread, and the one that writes behind, if one does: what that shows.
+fn start_tables(
+    config: &NodeConfig,
+    peer: Option<MasterAddress>,
+    clean: bool,
+    me: &Identity,
+    facts: &mpsc::Sender<Fact>,
+) -> Result<(TablesThread, Option<Arc<hotpair_sql::Shown>>)> {
+    let (end, store) = store::ends(config, me);
+    let tables =
+        TablesThread::start(settings::tables(config, peer, clean, end), me, facts.clone())?;
+    let Some(store) = store else { return Ok((tables, None)) };
+    let log = config.tables.directory.clone();
+    let shown = store.start(log, me, tables.store.clone(), facts.clone())?;
+    Ok((tables, Some(shown)))
 }
 
 /// A crowd at one door must not take the descriptors of the link and of ZooKeeper's session: the

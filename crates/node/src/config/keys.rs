@@ -73,7 +73,22 @@ pub(super) const NODE: &[(&str, Key)] = &[
             ("durability", Value),
         ]),
     ),
-    ("store", Later),
+    (
+        "store",
+        Table(&[
+            ("url", Value),
+            (
+                "tables",
+                Tables(&[
+                    ("table", Value),
+                    ("sql", Value),
+                    ("key", Value),
+                    ("value", Value),
+                    ("columns", Names),
+                ]),
+            ),
+        ]),
+    ),
     (
         "sessions",
         Table(&[

@@ -8,6 +8,7 @@ pub(crate) mod functions;
 mod keys;
 pub(crate) mod router;
 mod services;
+mod store;
 pub(crate) mod tls;
 pub(crate) mod users;
 mod words;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Deserializer};
 pub(crate) use self::functions::FunctionConfig;
 pub(crate) use self::router::{RoutedNode, RouterConfig};
 pub(crate) use self::services::{ServiceCheck, ServiceConfig};
+pub(crate) use self::store::StoreConfig;
 pub(crate) use self::tls::Tls;
 use self::users::Users;
 pub(crate) use self::words::{Acknowledgement, CoordinatorKind, HeldWhen, ReplicationWay, Word};
@@ -53,6 +55,9 @@ pub(crate) struct NodeConfig {
     /// What is kept, where, and how safely.
     #[serde(default)]
     pub(crate) tables: Tables,
+    /// The tables in an SQL database.
+    #[serde(default)]
+    pub(crate) store: StoreConfig,
     /// Who may log in, and for how long.
     #[serde(default)]
     pub(crate) sessions: Sessions,
@@ -490,6 +495,7 @@ impl NodeConfig {
         services::validate(&self.services, &self.listen, &mut problems);
         let insecure = self.tls.insecure;
         functions::validate(&self.functions, &self.datasets, insecure, &mut problems);
+        self.store.validate(&mut problems);
         for (key, file) in [
             ("admin.token_file", &self.admin.token_file),
             ("admin.read_token_file", &self.admin.read_token_file),
@@ -691,6 +697,7 @@ impl NodeConfig {
         }
         services::put_into_digest(&self.services, &mut text);
         functions::put_into_digest(&self.functions, &mut text);
+        self.store.put_into_digest(&mut text);
         // FNV-1a: stable over versions and machines, which std's hasher does not promise.
         text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

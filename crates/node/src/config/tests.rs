@@ -300,3 +300,33 @@ fn both_nodes_must_have_the_same_services_and_may_have_other_ports_in_front() {
     assert_eq!(usual, of("127.0.0.1:4000", "127.0.0.1:5000"));
     assert_eq!(usual, of("200ms", "300ms"));
 }
+
+const STORE: &str = "[store]\nurl = \"sqlite:///var/lib/hotpair/store.db\"\n[[store.tables]]\n\
+                     table = \"orders\"\nkey = \"id\"\n[store.tables.columns]\namount = \"integer\"\n";
+
+#[test]
+fn a_store_is_read_and_what_both_nodes_must_have_alike_is_compared() {
+    let with = |text: &str| parse(&format!("{EXAMPLE}\n{text}")).unwrap();
+    let (target, mappings) = with(STORE).store.read().unwrap().unwrap();
+    assert!(!target.is_shared());
+    assert_eq!((mappings[0].sql.as_str(), mappings[0].key.as_str()), ("orders", "id"));
+    let digest = with(STORE).digest();
+    assert_eq!(with(&STORE.replace("/var/lib", "/srv")).digest(), digest, "each has its own file");
+    assert_ne!(with(&STORE.replace("integer", "text")).digest(), digest);
+    assert_ne!(with("").digest(), digest);
+    let server = "[store]\nurl = \"postgres://trade:secret@db/books\"\n";
+    assert!(!format!("{:?}", with(server)).contains("secret"));
+}
+
+#[test]
+fn a_store_that_cannot_be_meant_is_refused_without_showing_its_password() {
+    let said = |text: &str| problems(&format!("{EXAMPLE}\n{text}"));
+    let password = said("[store]\nurl = \"postgres://trade:secret@db:x/books\"\n");
+    assert!(password.contains("store.url") && !password.contains("secret"), "{password}");
+    let alone = said(&STORE.replace("url = \"sqlite:///var/lib/hotpair/store.db\"\n", ""));
+    assert!(alone.contains("store.url is missing"), "{alone}");
+    let kind = said(&STORE.replace("integer", "money"));
+    assert!(kind.contains("\"orders\": amount = \"money\""), "{kind}");
+    let own = said(&STORE.replace("\"orders\"", "\"hotpair.sessions\"\nsql = \"sessions\""));
+    assert!(own.contains("the pair's own tables"), "{own}");
+}

@@ -25,6 +25,8 @@ use super::remembered::{self, Remembered};
 
 /// A snapshot is made once so much redo has come together, or twice the last snapshot's size.
 const SNAPSHOT_AFTER_BYTES: u64 = 256 << 20;
+/// Redo files that are kept for an SQL database that is behind: 1 GiB. Then it gets a copy.
+const FILES_FOR_STORE_MAX: usize = 16;
 
 /// The disk. See the file's header.
 pub(super) struct Disk {
@@ -113,6 +115,12 @@ impl Disk {
     /// The first record that the log still has.
     pub(super) fn oldest(&self) -> u64 {
         self.journal.oldest()
+    }
+
+    /// What must stay for an SQL database that has everything before record `needed`: not all of it,
+    /// should it be away for long.
+    pub(super) fn bounded_need(&self, needed: u64) -> u64 {
+        needed.max(self.journal.first_of_newest(FILES_FOR_STORE_MAX))
     }
 
     /// Reads the log from this record on, on another thread.

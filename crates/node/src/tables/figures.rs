@@ -30,6 +30,7 @@ impl Figures {
         TableFigures {
             sessions: self.sessions.load(Ordering::Relaxed),
             redo_lag_records: (lag != NONE).then_some(lag),
+            store_lag_records: None,
             idle_timeout_ms: self.idle_timeout_ms,
         }
     }

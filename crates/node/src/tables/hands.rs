@@ -24,6 +24,7 @@ use super::disk::{self, AppendOutcome, Disk};
 use super::figures::Figures;
 use super::remembered::Remembered;
 use super::{AtPromotion, Order, Submitted, TablesSettings};
+use crate::store::StoreEnd;
 use crate::{boot_clock, fault_points};
 
 /// Verdicts of the node's own requests go nowhere.
@@ -63,6 +64,7 @@ pub(crate) struct Hands {
     /// When the peer is to hear of a master whose disk is full.
     reassure_at: Moment,
     failed: bool,
+    store_end: Option<StoreEnd>,
     remembered: Remembered,
     remember_at: Option<Moment>,
     look_at: Moment,
@@ -125,6 +127,7 @@ impl Hands {
             stuck: VecDeque::new(),
             reassure_at: Moment(0),
             failed: false,
+            store_end: settings.store,
             remembered,
             remember_at: None,
             look_at: Moment(0),
@@ -338,6 +341,16 @@ impl Hands {
             self.look_at = now + LOOK_MS;
             self.look();
         }
+        self.tell_store();
+    }
+
+    /// Whoever writes behind hears of what changed.
+    fn tell_store(&mut self) {
+        if let Some(store) = &mut self.store_end {
+            let whole = self.replication.sound() && !self.failed;
+            let oldest = self.disk.oldest();
+            store.tell(&self.replication, self.remembered.cluster, whole, oldest);
+        }
     }
 
     /// What need not be done in each turn.
@@ -347,6 +360,8 @@ impl Hands {
         self.figures.show(sessions, self.replication.lag());
         let whole = self.replication.sound() && !self.failed;
         let needed = self.shipment.as_ref().map_or(u64::MAX, |(_, shipment)| shipment.needs());
+        let behind = self.store_end.as_ref().map_or(u64::MAX, StoreEnd::needs);
+        let needed = needed.min(self.disk.bounded_need(behind));
         self.disk.tend(whole, needed, &self.store, self.replication.history(), &self.head);
     }
 
@@ -462,6 +477,9 @@ impl Hands {
     fn change_files(&mut self, effect: TablesEffect) {
         if self.failed {
             return;
+        }
+        if let Some(store) = &mut self.store_end {
+            store.files_change();
         }
         let done = match effect {
             TablesEffect::SetAside { after } => {

@@ -34,6 +34,7 @@ use hotpair_journal::Durability;
 use hotpair_link::redo::{MasterAddress, RedoEvent};
 use tokio::sync::mpsc;
 
+use crate::store::StoreEnd;
 use crate::writer::Writer;
 pub(crate) use figures::Figures;
 
@@ -68,6 +69,8 @@ pub(crate) struct TablesSettings {
     pub(crate) peer_directory: Option<PathBuf>,
     /// How long a session may be silent; only shown here.
     pub(crate) idle_timeout_ms: u64,
+    /// Who writes behind into SQL, if anybody does.
+    pub(crate) store: Option<StoreEnd>,
     /// What is done first in each mastership, for the store as it is then.
     pub(crate) at_promotion: AtPromotion,
 }
@@ -83,6 +86,8 @@ pub(crate) struct TablesThread {
     pub(crate) streams: mpsc::Sender<RedoEvent>,
     /// What is looked at.
     pub(crate) tables: hotpair_gateway::Tables,
+    /// The tables themselves, for whoever writes behind.
+    pub(crate) store: Arc<RwLock<Store>>,
     /// What is shown of them.
     pub(crate) figures: Arc<Figures>,
     /// Its end.
@@ -102,11 +107,12 @@ impl TablesThread {
         let (streams, events) = mpsc::channel(EVENTS_MAX);
         let figures = Arc::new(Figures::new(settings.idle_timeout_ms));
         let shown = figures.clone();
-        let hands = hands::Hands::open(settings, me, store, streams.clone(), tables.clone(), shown)
+        let kept = store.clone();
+        let hands = hands::Hands::open(settings, me, kept, streams.clone(), tables.clone(), shown)
             .context("the tables cannot be read")?;
         let queues = thread::Queues { orders: order_queue, events, submissions, facts };
         let writer = Writer::start("tables", move || thread::run(hands, queues))?;
-        Ok(Self { orders, streams, tables, figures, writer })
+        Ok(Self { orders, streams, tables, store, figures, writer })
     }
 }
 

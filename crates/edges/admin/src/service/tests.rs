@@ -121,7 +121,12 @@ impl Live for OpenGate {
     }
 
     fn tables(&self) -> TableFigures {
-        TableFigures { sessions: 42, redo_lag_records: Some(7), idle_timeout_ms: 120_000 }
+        TableFigures {
+            sessions: 42,
+            redo_lag_records: Some(7),
+            store_lag_records: Some(9),
+            idle_timeout_ms: 120_000,
+        }
     }
 }
 

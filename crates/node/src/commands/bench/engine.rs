@@ -18,16 +18,18 @@ use hotpair_gateway::Tables;
 use hotpair_journal::Durability;
 use hotpair_link::LinkSecurity;
 use hotpair_link::redo::{self, MasterAddress, Wire};
+use hotpair_sql::Target;
 use hotpair_tls::{Files, Identity as Certificate};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::progress;
+use crate::store;
 use crate::tables::{Order, TablesSettings, TablesThread};
 use crate::writer;
 
 const LIMIT: Duration = Duration::from_secs(120);
-const VALUE_BYTES: usize = 128;
+pub(super) const VALUE_BYTES: usize = 128;
 /// About what a put takes in the log.
 const RECORD_BYTES: u64 = VALUE_BYTES as u64 + 60;
 /// A longer log is cut at a snapshot, which a peer would be sent instead.
@@ -38,13 +40,24 @@ const ALONE: Duration = Duration::from_millis(500);
 const ROWS: u64 = 100_000;
 
 /// One node's tables.
-struct Side {
-    thread: TablesThread,
+pub(super) struct Side {
+    pub(super) thread: TablesThread,
     facts: std::sync::mpsc::Receiver<Fact>,
+    /// The database that is written behind, if one is.
+    pub(super) store: Option<Arc<hotpair_sql::Shown>>,
 }
 
 impl Side {
     fn start(name: &str, directory: &Path, peer: Option<MasterAddress>) -> Result<Self> {
+        Self::start_with(name, directory, peer, None)
+    }
+
+    fn start_with(
+        name: &str,
+        directory: &Path,
+        peer: Option<MasterAddress>,
+        database: Option<&Target>,
+    ) -> Result<Self> {
         // As the control thread does, somebody takes every fact at once.
         let (sender, mut told) = mpsc::channel(64);
         let (keep, facts) = std::sync::mpsc::channel();
@@ -65,7 +78,10 @@ impl Side {
             config_digest: 0,
             version: "0".into(),
         };
+        let ends = database.map(|to| store::ends_of(to.clone(), Vec::new(), Some(&me)));
+        let (end, behind) = ends.unzip();
         let settings = TablesSettings {
+            store: end,
             directory: directory.to_owned(),
             durability: Durability::File,
             replication: ReplicationSettings::default(),
@@ -75,7 +91,14 @@ impl Side {
             peer_directory: None,
             at_promotion: Box::new(|_| Vec::new()),
         };
-        Ok(Self { thread: TablesThread::start(settings, &me, sender)?, facts })
+        let thread = TablesThread::start(settings, &me, sender.clone())?;
+        let store = match behind {
+            Some(behind) => {
+                Some(behind.start(directory.to_owned(), &me, thread.store.clone(), sender)?)
+            }
+            None => None,
+        };
+        Ok(Self { thread, facts, store })
     }
 
     fn order(&self, order: Order) -> Result<()> {
@@ -110,8 +133,8 @@ impl Side {
         })
     }
 
-    fn end(self) {
-        let Self { thread: TablesThread { orders, streams, tables, writer, .. }, facts } = self;
+    pub(super) fn end(self) {
+        let Self { thread: TablesThread { orders, streams, tables, writer, .. }, facts, .. } = self;
         drop((orders, streams, tables, facts));
         writer::wait_for(&[writer]);
     }
@@ -168,7 +191,7 @@ fn keys(folder: &Path) -> Result<LinkSecurity> {
 const PAIR: &str = "bench";
 const CERTIFICATES: &str = include_str!("../../../../../deploy/tls/certificates.sh");
 
-fn put(number: u64, table: &Arc<str>, value: &Bytes) -> Request {
+pub(super) fn put(number: u64, table: &Arc<str>, value: &Bytes) -> Request {
     let key = format!("row-{:08}", number % ROWS).into_bytes();
     Request {
         ticket: 0,
@@ -185,7 +208,7 @@ fn put(number: u64, table: &Arc<str>, value: &Bytes) -> Request {
 
 /// How long a load goes on.
 #[derive(Clone, Copy)]
-enum Until<'a> {
+pub(super) enum Until<'a> {
     /// So many puts.
     Count(u64),
     Told(&'a Done),
@@ -193,13 +216,13 @@ enum Until<'a> {
 
 /// A load that is watched from another thread.
 #[derive(Default)]
-struct Done {
+pub(super) struct Done {
     count: AtomicU64,
-    enough: AtomicBool,
+    pub(super) enough: AtomicBool,
 }
 
 impl Done {
-    fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.count.load(Ordering::Acquire)
     }
 }
@@ -214,7 +237,7 @@ impl Until<'_> {
 }
 
 /// Keeps `outstanding` puts under way; times in microseconds.
-fn load(
+pub(super) fn load(
     tables: &Tables,
     epoch: Epoch,
     until: Until<'_>,
@@ -282,11 +305,20 @@ pub(super) fn commits(count: u64, outstanding: usize, tls: bool) -> Result<Value
 
 /// The master, its peer in sync, and the door at which that one came.
 fn pair(folder: &Path, security: Option<LinkSecurity>) -> Result<(Side, Side, MasterAddress)> {
+    pair_with(folder, security, None)
+}
+
+/// The same, its master with a database.
+pub(super) fn pair_with(
+    folder: &Path,
+    security: Option<LinkSecurity>,
+    database: Option<&Target>,
+) -> Result<(Side, Side, MasterAddress)> {
     let directories = [folder.join("a"), folder.join("b")];
     for directory in &directories {
         std::fs::create_dir_all(directory)?;
     }
-    let mut master = Side::start("a", &directories[0], None)?;
+    let mut master = Side::start_with("a", &directories[0], None, database)?;
     let door = open_door(&master, security)?;
     let standby = Side::start("b", &directories[1], Some(door.clone()))?;
     master.prepare(Epoch(1))?;

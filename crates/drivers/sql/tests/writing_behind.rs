@@ -1,0 +1,229 @@
+//! The thread with a real SQLite file and a log that is made here: what it reads, and from where.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which report by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::time::{Duration, Instant};
+
+use hotpair_core::pair::identity::Epoch;
+use hotpair_core::pair::moment::Moment;
+use hotpair_core::tables::behind::Told;
+use hotpair_core::tables::position::{EpochStart, History};
+use hotpair_core::tables::record::{Body, Change, Record, encode};
+use hotpair_core::tables::store::Store;
+use hotpair_sql::{ColumnKind, Log, LogFault, Mapping, Parts, Shown, Target, start};
+use tokio::sync::watch;
+
+fn clock() -> Moment {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    let began = BEGAN.get_or_init(Instant::now);
+    Moment(u64::try_from(began.elapsed().as_millis()).unwrap())
+}
+
+/// Records from 1 on; those before `oldest` are gone.
+#[derive(Default)]
+struct Kept {
+    records: Vec<Record>,
+    oldest: u64,
+    reads: Vec<u64>,
+}
+
+#[derive(Clone, Default)]
+struct InMemory(Arc<Mutex<Kept>>);
+
+impl Log for InMemory {
+    fn read(&mut self, after: u64, up_to: u64) -> Result<Vec<u8>, LogFault> {
+        let mut kept = self.0.lock().unwrap();
+        kept.reads.push(after);
+        if after + 1 < kept.oldest {
+            return Err(LogFault::Gone);
+        }
+        let mut bytes = Vec::new();
+        // A few at a time, as files come in blocks.
+        let range = after..up_to.min(after + 3);
+        for number in range {
+            encode(&kept.records[usize::try_from(number).unwrap()], &mut bytes);
+        }
+        Ok(bytes)
+    }
+
+    fn forget(&mut self) {}
+}
+
+struct Lab {
+    log: InMemory,
+    store: Arc<RwLock<Store>>,
+    told: watch::Sender<Arc<Told>>,
+    shown: Arc<Shown>,
+    alerts: Arc<Mutex<Vec<Option<String>>>>,
+    file: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Lab {
+    fn new(mappings: Vec<Mapping>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("store.db");
+        let target: Target = format!("sqlite://{}", file.display()).parse().unwrap();
+        let (told, receiver) = watch::channel(Arc::default());
+        let shown = Arc::new(Shown::new(&target));
+        let (log, store) = (InMemory::default(), Arc::new(RwLock::new(Store::default())));
+        let alerts: Arc<Mutex<Vec<Option<String>>>> = Arc::default();
+        let heard = alerts.clone();
+        start(Parts {
+            target,
+            mappings,
+            pair: "trade".to_owned(),
+            node: "a".to_owned(),
+            instance: "i".to_owned(),
+            told: receiver,
+            store: store.clone(),
+            log: Box::new(log.clone()),
+            shown: shown.clone(),
+            tell: Box::new(move |what| {
+                heard.lock().unwrap().push(what);
+                true
+            }),
+            clock,
+            probe: Arc::new(|_| {}),
+        })
+        .unwrap();
+        let lab = Self { log, store, told, shown, alerts, file, _folder: folder };
+        lab.append(Body::EpochStart { life: 7 });
+        lab.say(0, 1);
+        lab
+    }
+
+    fn say(&self, generation: u64, oldest: u64) {
+        self.log.0.lock().unwrap().oldest = oldest;
+        let start = EpochStart { epoch: Epoch(1), life: 7, first: 1 };
+        self.told.send_replace(Arc::new(Told {
+            owner: Some("c".to_owned()),
+            mastership: None,
+            whole: true,
+            generation,
+            oldest,
+            history: History::new(vec![start], 1),
+        }));
+    }
+
+    fn append(&self, body: Body) {
+        let mut kept = self.log.0.lock().unwrap();
+        let number = kept.records.len() as u64 + 1;
+        let record = Record { epoch: Epoch(1), number, body };
+        kept.records.push(record.clone());
+        drop(kept);
+        self.store.write().unwrap().apply(&record);
+    }
+
+    fn put(&self, table: &str, key: &str, value: &str) {
+        let bytes = |text: &str| text.as_bytes().into();
+        let change = Change::Put { table: table.into(), key: bytes(key), value: bytes(value) };
+        self.append(Body::Changes { numbered: None, changes: vec![change], reply: None });
+    }
+
+    fn delete(&self, table: &str, key: &str) {
+        let change = Change::Delete { table: table.into(), key: key.as_bytes().into() };
+        self.append(Body::Changes { numbered: None, changes: vec![change], reply: None });
+    }
+
+    /// Waits until the file has everything; its rows.
+    fn current(&self) -> BTreeMap<String, String> {
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            let (figures, head) = (self.shown.figures(), self.store.read().unwrap().applied());
+            if figures.state == "current" && figures.mark == Some((1, head)) {
+                break;
+            }
+            assert!(Instant::now() < until, "{figures:?}, {head}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        rows(&self.file, "SELECT CAST(key AS TEXT), CAST(value AS TEXT) FROM hotpair_rows")
+    }
+}
+
+fn rows(file: &Path, select: &str) -> BTreeMap<String, String> {
+    let connection = rusqlite::Connection::open(file).unwrap();
+    let mut statement = connection.prepare(select).unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+fn texts(rows: &[(&str, &str)]) -> BTreeMap<String, String> {
+    rows.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+#[test]
+fn a_copy_first_and_then_the_log_in_order() {
+    let lab = Lab::new(Vec::new());
+    for number in 0..10 {
+        lab.put("t", &format!("k{number}"), "1");
+    }
+    assert_eq!(lab.current().len(), 10);
+    lab.put("t", "k0", "2");
+    lab.delete("t", "k1");
+    lab.put("hotpair.sessions", "secret", "secret");
+    let rows = lab.current();
+    assert_eq!((rows.len(), rows["k0"].as_str(), rows.get("k1")), (9, "2", None));
+    let reads = lab.log.0.lock().unwrap().reads.clone();
+    assert!(reads.iter().all(|after| *after >= 1), "what a copy has is not read again: {reads:?}");
+}
+
+#[test]
+fn a_log_that_is_gone_and_a_log_that_was_replaced_lead_to_a_copy() {
+    let lab = Lab::new(Vec::new());
+    lab.put("t", "old", "1");
+    assert_eq!(lab.current(), texts(&[("old", "1")]));
+    // Nobody told it of what is deleted here: only a copy can know.
+    let other = rusqlite::Connection::open(&lab.file).unwrap();
+    let stray =
+        "INSERT INTO hotpair_rows VALUES ('t', CAST('stray' AS BLOB), CAST('x' AS BLOB), 1)";
+    other.execute_batch(stray).unwrap();
+    lab.log.0.lock().unwrap().oldest = 4;
+    lab.put("t", "new", "2");
+    assert_eq!(lab.current(), texts(&[("old", "1"), ("new", "2")]));
+
+    other.execute_batch(stray).unwrap();
+    lab.say(1, 1);
+    lab.put("t", "newer", "3");
+    let until = Instant::now() + Duration::from_secs(60);
+    while lab.current().contains_key("stray") {
+        assert!(Instant::now() < until, "no copy was made");
+    }
+    assert_eq!(lab.current().len(), 3);
+    assert_eq!(lab.shown.needs(), 5, "the next one");
+}
+
+#[test]
+fn a_misfit_is_told_and_mended_and_nothing_else_waits_for_it() {
+    let mapping = Mapping {
+        table: "orders".to_owned(),
+        sql: "orders".to_owned(),
+        key: "id".to_owned(),
+        value: None,
+        columns: BTreeMap::from([("amount".to_owned(), ColumnKind::Integer)]),
+    };
+    let lab = Lab::new(vec![mapping]);
+    lab.put("orders", "1", r#"{"amount":1}"#);
+    lab.current();
+    lab.put("orders", "1", r#"{"amount":"x"}"#);
+    lab.put("orders", "2", r#"{"amount":2}"#);
+    lab.current();
+    let orders = "SELECT id, CAST(amount AS TEXT) FROM orders";
+    assert_eq!(rows(&lab.file, orders), texts(&[("2", "2")]));
+    let aside = "SELECT CAST(key AS TEXT), reason FROM hotpair_quarantine";
+    assert!(rows(&lab.file, aside)["1"].starts_with("amount: text"));
+    assert_eq!(lab.shown.figures().quarantined, 1);
+    lab.delete("orders", "1");
+    lab.current();
+    assert_eq!(rows(&lab.file, aside), BTreeMap::new());
+    let until = Instant::now() + Duration::from_secs(60);
+    while lab.alerts.lock().unwrap().last() != Some(&None) {
+        assert!(Instant::now() < until, "{:?}", lab.alerts.lock().unwrap());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let alerts = lab.alerts.lock().unwrap();
+    assert!(alerts.iter().flatten().any(|text| text.contains("hotpair_quarantine")), "{alerts:?}");
+}
