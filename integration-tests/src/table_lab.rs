@@ -38,6 +38,8 @@ pub struct Options {
     pub planted: Option<Planted>,
     /// Set in the environment of both nodes.
     pub environment: Vec<(String, String)>,
+    /// TOML appended to both nodes' configuration.
+    pub more: String,
 }
 
 /// Which bug the planted binary has.
@@ -57,6 +59,7 @@ impl Default for Options {
             binary: None,
             planted: None,
             environment: Vec::new(),
+            more: String::new(),
         }
     }
 }
@@ -98,7 +101,7 @@ impl TableLab {
         for node in &mut pair.nodes {
             node.settings.session_timeout = options.session_timeout;
             node.settings.more =
-                format!("{}[sessions]\nusers_file = {users:?}\n", node.settings.more);
+                format!("{}[sessions]\nusers_file = {users:?}\n{}", node.settings.more, options.more);
             node.environment.clone_from(&options.environment);
             node.binary.clone_from(&options.binary);
             if options.planted.is_some() {

@@ -12,6 +12,7 @@
 pub mod checker;
 pub mod dice;
 pub mod http;
+pub mod investment;
 pub mod load;
 pub mod need;
 pub mod network;

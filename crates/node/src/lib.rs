@@ -19,6 +19,7 @@ mod services;
 mod settings;
 mod supervisor;
 mod tables;
+mod upstream;
 mod writer;
 
 use std::path::PathBuf;

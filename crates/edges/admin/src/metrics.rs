@@ -6,22 +6,24 @@ use hotpair_core::pair::alert::AlertName;
 use hotpair_core::pair::identity::{Epoch, Role};
 use hotpair_protocol::RequestTotals;
 
-use crate::service::TableFigures;
+use crate::service::{Live, TableFigures, UpstreamFigures};
 use crate::snapshot::Snapshot;
 
 /// Everything there is to scrape.
 pub(crate) fn text(
     snapshot: &Snapshot,
     open: Option<Epoch>,
-    requests: &RequestTotals,
-    tables: TableFigures,
+    live: &dyn Live,
 ) -> String {
     let pair = escaped(&snapshot.pair);
     let node = escaped(&snapshot.node);
     let labels = format!("pair=\"{pair}\",node=\"{node}\"");
     let mut page = Page { text: String::new(), labels };
-    page.write(snapshot, open, requests).expect("writing to a String does not fail");
-    page.tables(tables).expect("writing to a String does not fail");
+    page.write(snapshot, open, &live.requests()).expect("writing to a String does not fail");
+    page.tables(live.tables()).expect("writing to a String does not fail");
+    if let Some(upstream) = live.upstream() {
+        page.upstream(upstream).expect("writing to a String does not fail");
+    }
     page.text
 }
 
@@ -79,6 +81,21 @@ impl Page {
             self.one("hotpair_redo_lag_records", what, records)?;
         }
         Ok(())
+    }
+
+    fn upstream(&mut self, upstream: UpstreamFigures) -> fmt::Result {
+        let name = "hotpair_upstream_logins_total";
+        self.head(name, "counter", "logins at the external investment system")?;
+        self.line(name, &label("result", "done"), upstream.logins)?;
+        self.line(name, &label("result", "failed"), upstream.logins_failed)?;
+        let name = "hotpair_upstream_heartbeats_total";
+        self.head(name, "counter", "heartbeats to the external investment system")?;
+        self.line(name, &label("result", "done"), upstream.heartbeats)?;
+        self.line(name, &label("result", "unknown"), upstream.unknown)?;
+        self.line(name, &label("result", "failed"), upstream.failed)?;
+        let name = "hotpair_upstream_skipped_seconds_total";
+        self.head(name, "counter", "schedule of heartbeats left out: the system is too slow")?;
+        self.line(name, "", upstream.skipped_ms as f64 / 1000.0)
     }
 
     fn requests(&mut self, requests: &RequestTotals) -> fmt::Result {

@@ -23,6 +23,7 @@ pub mod passwords;
 pub mod service;
 pub mod sessions;
 pub mod tables;
+pub mod upstream;
 mod under_way;
 
 pub use catalogue::{Builtin, Catalogue, CatalogueError, Does, Registered};
@@ -34,3 +35,4 @@ pub use passwords::Passwords;
 pub use service::{ClientParts, ClientService, ClientSettings, Whereabouts};
 pub use sessions::{SessionSettings, Sessions, session_key};
 pub use tables::{NotCommitted, Submission, Tables, Unsubmitted};
+pub use upstream::{Upstream, UpstreamSettings, UpstreamTotals};

@@ -33,7 +33,7 @@ use crate::operators::{self, Shown};
 use crate::supervisor::Supervisor;
 use crate::tables::TablesThread;
 use crate::writer::{self, Writer};
-use crate::{boot_clock, gate_log, services, settings};
+use crate::{boot_clock, gate_log, services, settings, upstream};
 
 /// What a node is told on the command line.
 #[derive(Debug, clap::Args)]
@@ -113,6 +113,7 @@ fn assemble(
     };
     let tables = TablesThread::start(settings::tables(config, clean), &me, facts.0.clone())?;
     let sessions = Arc::new(Sessions::new(tables.tables.clone(), settings::sessions(config)));
+    let upstream = upstream::start(config, keeper.gate(), tables.tables.clone())?;
     let business = Business::start(
         config,
         BusinessParts {
@@ -122,12 +123,13 @@ fn assemble(
             whereabouts,
             tables: tables.tables.clone(),
             sessions: sessions.clone(),
+            upstream: upstream.clone(),
             settings: settings::clients(config),
         },
     )?;
     let (commands, orders) = mpsc::channel(16);
     let services = services::start(config, keeper.gate(), tables.tables.clone())?;
-    let shown = Shown { snapshots, health, commands, services };
+    let shown = Shown { snapshots, health, commands, services, upstream };
     let watched = operators::start(
         config,
         shown,

@@ -75,7 +75,7 @@ pub(super) const NODE: &[(&str, Key)] = &[
         "sessions",
         Table(&[("idle_timeout", Value), ("sweep_interval", Value), ("users_file", Value)]),
     ),
-    ("upstream", Later),
+    ("upstream", Table(&[("login", Value), ("heartbeat", Value), ("interval", Value)])),
     ("functions", Later),
     (
         "datasets",
@@ -84,7 +84,7 @@ pub(super) const NODE: &[(&str, Key)] = &[
             ("source", Value),
             ("key", Value),
             ("load", Value),
-            ("feed", Later),
+            ("feed", Value),
             ("columns", Names),
             ("broken_rows_max", Value),
             ("unpivot", Table(&[("keep", Value), ("name", Value), ("value", Value)])),

@@ -7,6 +7,7 @@
 mod keys;
 pub(crate) mod router;
 mod services;
+mod upstream;
 pub(crate) mod users;
 mod words;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Deserializer};
 
 pub(crate) use self::router::RouterConfig;
 pub(crate) use self::services::{ServiceCheck, ServiceConfig};
+use self::upstream::UpstreamConfig;
 use self::users::Users;
 pub(crate) use self::words::{Acknowledgement, CoordinatorKind, HeldWhen, ReplicationWay, Word};
 
@@ -48,6 +50,8 @@ pub(crate) struct NodeConfig {
     /// What the users file says; none if none is configured.
     #[serde(skip)]
     pub(crate) users: Option<Users>,
+    /// The external investment system.
+    pub(crate) upstream: Option<UpstreamConfig>,
     /// Large read-mostly data to load.
     #[serde(default)]
     pub(crate) datasets: Vec<DatasetConfig>,
@@ -194,6 +198,8 @@ pub(crate) struct DatasetConfig {
     pub(crate) name: String,
     /// `file:///…` ending in .csv, .csv.gz or .parquet.
     pub(crate) source: String,
+    /// `zmq://host:port` of a publisher of updates.
+    pub(crate) feed: Option<String>,
     /// The columns that make a row's key, in order.
     pub(crate) key: Vec<String>,
     /// `on-promote` or `preload`.
@@ -375,6 +381,8 @@ impl NodeConfig {
         self.validate_peer(&mut problems);
         self.validate_tables(&mut problems);
         self.validate_datasets(&mut problems);
+        let users_configured = self.sessions.users_file.is_some();
+        upstream::validate(self.upstream.as_ref(), users_configured, &mut problems);
         services::validate(&self.services, &self.listen, &mut problems);
         for (key, file) in [
             ("admin.token_file", &self.admin.token_file),
@@ -560,7 +568,10 @@ impl NodeConfig {
         );
         for dataset in &self.datasets {
             text.push_str(&format!("\0{}\0{:?}\0{}", dataset.name, dataset.key, dataset.load));
+            // Where the publisher is may differ; that there is one must not.
+            text.push_str(if dataset.feed.is_some() { "\0feed" } else { "" });
         }
+        upstream::put_into_digest(self.upstream.as_ref(), &mut text);
         services::put_into_digest(&self.services, &mut text);
         // FNV-1a: stable over versions and machines, which std's hasher does not promise.
         text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {

@@ -411,11 +411,11 @@ impl Renewals {
 
 const NOT_CONNECTED: &str = "the feed was not connected when the load began";
 /// A publisher that says nothing has taken a subscription in after so long.
-pub const SETTLE_MS: u64 = 500;
+const SETTLE_MS: u64 = 500;
 /// How long a load waits for its feed.
-pub const PATIENCE_MS: u64 = 2_000;
+const PATIENCE_MS: u64 = 2_000;
 /// Between the beginnings of two loads anew; doubled each time, up to a minute.
-pub const RENEWAL_MS: u64 = 2_000;
+const RENEWAL_MS: u64 = 2_000;
 const PAUSE_MS_MAX: u64 = 60_000;
 
 #[cfg(test)]

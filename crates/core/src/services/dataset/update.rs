@@ -7,7 +7,7 @@
 use super::value::{Column, ColumnKind, Value};
 
 /// The column that holds a row's version, where a dataset has it.
-pub const VERSION: &str = "version";
+const VERSION: &str = "version";
 
 /// A value as a feed writes it, before it is known what its column holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -203,7 +203,7 @@ impl Contiguity {
 }
 
 /// Updates in a row, each one version above the one before, that make a counter of everything.
-pub const RUN_MIN: u32 = 64;
+const RUN_MIN: u32 = 64;
 
 #[cfg(test)]
 mod tests {
