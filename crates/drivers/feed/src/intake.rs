@@ -46,6 +46,8 @@ struct State {
     contiguity: Contiguity,
     heard: bool,
     refused_last: Option<String>,
+    /// Which subscription this is of, counted up with each that ends.
+    generation: u64,
 }
 
 /// Rows that changed while a load runs; for each what to do, in order.
@@ -90,10 +92,17 @@ impl Intake {
     pub fn clear(&self) {
         let old = {
             let mut state = self.lock();
+            state.generation += 1;
             (state.live.take(), state.pending.take())
         };
         // Perhaps much to free; nobody waits for it.
         drop(old);
+    }
+
+    /// How often everything was forgotten.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.lock().generation
     }
 
     /// A connection began: versions are counted anew.
@@ -162,12 +171,21 @@ impl Intake {
     }
 
     /// Brings what was kept beside into what was loaded as of `wall_ms`, and goes on with that: the
-    /// dataset to look at from now on, and how many updates had to be left out.
-    pub fn replay(&self, base: Arc<dyn Dataset>, wall_ms: u64) -> (Arc<FedDataset>, u64) {
+    /// dataset to look at from now on, and how many updates had to be left out. Nothing where
+    /// everything was forgotten since this generation: what came since belongs to another load.
+    pub fn replay(
+        &self,
+        base: Arc<dyn Dataset>,
+        wall_ms: u64,
+        generation: u64,
+    ) -> Option<(Arc<FedDataset>, u64)> {
         let fed = Arc::new(FedDataset::new(base, wall_ms));
         let mut left_out = 0;
         for round in 0.. {
             let mut state = self.lock();
+            if state.generation != generation {
+                return None;
+            }
             let kept = state.pending.as_mut().map(std::mem::take).unwrap_or_default();
             left_out += kept.left_out;
             // What comes meanwhile is less each time; the last of it is brought in with all waiting.
@@ -185,7 +203,7 @@ impl Intake {
                 self.lock().refused_last = refused.refused_last;
             }
         }
-        (fed, left_out)
+        Some((fed, left_out))
     }
 
     fn bring_in(&self, state: &mut State, fed: &FedDataset, kept: Pending, wall_ms: u64) {
@@ -329,7 +347,7 @@ mod tests {
         assert_eq!(intake.take(br#"{"k":2,"a":1,"version":3}"#, 1), None);
         assert_eq!(intake.take(br#"{"k":2,"deleted":true,"version":4}"#, 1), None);
         assert_eq!(intake.take(br#"{"k":2,"b":"y","version":5}"#, 1), None);
-        let (fed, left_out) = intake.replay(empty(), 7);
+        let (fed, left_out) = intake.replay(empty(), 7, 0).unwrap();
         assert_eq!(left_out, 0);
         let wanted = [Value::Integer(1), Value::Integer(5), Value::Text("x".to_owned())];
         assert_eq!(row(&fed, 1).unwrap(), wanted);
@@ -343,7 +361,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_counted_with_its_reason_and_ends_nothing() {
         let intake = Intake::new(vec!["k".to_owned()]);
-        let (fed, _) = intake.replay(empty(), 0);
+        let (fed, _) = intake.replay(empty(), 0, 0).unwrap();
         for broken in ["nonsense", r#"{"k":1}"#, r#"{"k":1,"c":2,"version":1}"#, r#"{"a":1,"version":1}"#] {
             intake.take(broken.as_bytes(), 1);
         }
@@ -364,14 +382,14 @@ mod tests {
         for key in 0..100 {
             intake.take(format!("{{\"k\":{key},\"a\":1,\"version\":1}}").as_bytes(), 1);
         }
-        let (fed, left_out) = intake.replay(empty(), 0);
+        let (fed, left_out) = intake.replay(empty(), 0, 0).unwrap();
         assert!(left_out > 90 && fed.rows() == 100 - left_out, "{left_out}");
     }
 
     #[test]
     fn a_jump_of_a_publisher_that_counts_is_told() {
         let intake = Intake::new(vec!["k".to_owned()]);
-        let (_fed, _) = intake.replay(empty(), 0);
+        let (_fed, _) = intake.replay(empty(), 0, 0).unwrap();
         intake.connected();
         for version in 1..=100 {
             intake.take(format!("{{\"k\":1,\"version\":{version}}}").as_bytes(), 1);
@@ -382,5 +400,18 @@ mod tests {
         // Another connection: whatever it begins with is no jump.
         intake.connected();
         assert_eq!(intake.take(br#"{"k":1,"version":900}"#, 1), Some(FeedEvent::Heard));
+    }
+
+    #[test]
+    fn a_replay_that_comes_too_late_takes_nothing_away() {
+        let intake = Intake::new(vec!["k".to_owned()]);
+        intake.keep_beside();
+        let before = intake.generation();
+        intake.clear();
+        intake.keep_beside();
+        intake.take(br#"{"k":1,"a":5,"version":1}"#, 1);
+        assert!(intake.replay(empty(), 0, before).is_none());
+        let (fed, _) = intake.replay(empty(), 0, intake.generation()).unwrap();
+        assert!(row(&fed, 1).is_some());
     }
 }

@@ -71,6 +71,35 @@ impl Page {
         for dataset in &snapshot.datasets {
             self.line("hotpair_dataset_rows", &label("name", &dataset.name), dataset.rows)?;
         }
+        self.feeds(snapshot)
+    }
+
+    fn feeds(&mut self, snapshot: &Snapshot) -> fmt::Result {
+        let fed = || snapshot.datasets.iter().filter_map(|d| Some((d, d.feed.as_ref()?)));
+        if fed().next().is_none() {
+            return Ok(());
+        }
+        let name = "hotpair_dataset_stale";
+        self.head(name, "gauge", "1 while a dataset is held and misses updates of its feed")?;
+        for (dataset, feed) in fed() {
+            self.line(name, &label("name", &dataset.name), flag(feed.state == "stale"))?;
+        }
+        let name = "hotpair_dataset_as_of_seconds";
+        self.head(name, "gauge", "when the newest update of a feed came, in seconds since 1970")?;
+        for (dataset, _) in fed() {
+            if let Some(as_of) = dataset.as_of {
+                let seconds = as_of.time_ms as f64 / 1000.0;
+                self.line(name, &label("name", &dataset.name), seconds)?;
+            }
+        }
+        let name = "hotpair_dataset_updates_total";
+        self.head(name, "counter", "updates of a feed by what became of them")?;
+        for (dataset, feed) in fed() {
+            let of = |result| format!("{}{}", label("name", &dataset.name), label("result", result));
+            self.line(name, &of("applied"), feed.applied)?;
+            self.line(name, &of("older"), feed.older)?;
+            self.line(name, &of("refused"), feed.refused)?;
+        }
         Ok(())
     }
 

@@ -27,7 +27,7 @@ pub mod upstream;
 mod under_way;
 
 pub use catalogue::{Builtin, Catalogue, CatalogueError, Does, Registered};
-pub use datasets::{Datasets, Found};
+pub use datasets::{Datasets, Found, Freshness};
 pub use function::{Call, Caller, Function, FunctionError, panic_is_contained};
 pub use gate::{Gate, GateKeeper, GateLine, Pass, Refused, boot_time_ns};
 pub use meters::Meters;

@@ -14,19 +14,17 @@ use hotpair_admin::{Health, Snapshot};
 use hotpair_coordinator::FunctionEntry;
 use hotpair_core::pair::Node;
 use hotpair_core::pair::fact::Fact;
-use hotpair_core::services::dataset::LoadMode;
 use hotpair_ctl::Outcome;
 use hotpair_gateway::{Catalogue, GateKeeper, Registered, Sessions, Whereabouts};
 use hotpair_link::LinkDriver;
 use hotpair_protocol::Addresses;
-use hotpair_store::DatasetSpec;
 use tokio::sync::{mpsc, watch};
 
 use crate::business::{Business, BusinessParts};
 use crate::config::{NodeConfig, Word};
 use crate::control::{Control, FACTS_MAX};
 use crate::data_directory::DataDirectory;
-use crate::datasets::Datasets;
+use crate::datasets::{DatasetPlan, Datasets};
 use crate::journal::Journal;
 use crate::ledger::{Ledger, LedgerParts};
 use crate::operators::{self, Shown};
@@ -81,7 +79,7 @@ pub(crate) fn run(arguments: &NodeArguments, functions: Vec<Registered>) -> Resu
 fn assemble(
     config: &NodeConfig,
     clean: bool,
-    datasets: Vec<(DatasetSpec, LoadMode)>,
+    datasets: Vec<DatasetPlan>,
     functions: Vec<Registered>,
     directory: &DataDirectory,
 ) -> Result<(Control, [Writer; 3])> {
