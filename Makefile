@@ -62,7 +62,7 @@ planted: cargo-present ## the binary with known bugs for the tests that must fin
 	$(CARGO) build --locked --workspace --bin hotpair
 
 install-test-needs: ## what the tests need from outside, only where missing (apt-get, root)
-	$(INSTALL) zookeeper namespaces systemd python prometheus
+	$(INSTALL) zookeeper namespaces systemd python prometheus zeromq
 
 cargo-present:
 	@command -v $(CARGO) >/dev/null || { \

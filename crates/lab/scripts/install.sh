@@ -19,6 +19,7 @@ systemd|systemd-analyze|systemd
 python|python3|python3
 nspawn|systemd-nspawn debootstrap nsenter|systemd-container debootstrap util-linux
 prometheus|promtool|prometheus
+zeromq|/usr/bin/python3 /usr/lib/python3/dist-packages/zmq|python3 python3-zmq
 proxies|haproxy wrk|haproxy wrk
 TABLE
 }

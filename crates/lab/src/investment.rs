@@ -1,5 +1,6 @@
 //! The stand-in for the external investment system as a child process: `hotpair-investment-system`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -144,6 +145,12 @@ impl InvestmentSystem {
         ensure!(answer.status == 200, "{path}: {}", answer.body);
         Ok(())
     }
+}
+
+/// How many sessions had a heartbeat that was taken at this moment or later.
+pub fn heard_since(beats: &[Beat], since_ms: u64) -> Result<usize> {
+    let heard = beats.iter().filter(|beat| beat.at_ms >= since_ms && beat.status == 200);
+    Ok(heard.map(|beat| beat.user_token.as_str()).collect::<BTreeSet<&str>>().len())
 }
 
 /// Rows for [`InvestmentSystem::control`]: `count` keys `aN`, `iN`.

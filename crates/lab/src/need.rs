@@ -19,6 +19,8 @@ pub enum Need {
     Nspawn,
     /// `promtool`.
     Prometheus,
+    /// ZeroMQ's own library, in Debian's Python.
+    ZeroMq,
     /// `haproxy`, and `wrk` to ask it.
     Proxies,
 }
@@ -32,6 +34,7 @@ impl Need {
             Self::Python => "python",
             Self::Nspawn => "nspawn",
             Self::Prometheus => "prometheus",
+            Self::ZeroMq => "zeromq",
             Self::Proxies => "proxies",
         }
     }

@@ -1,6 +1,6 @@
 //! A SUB of one PUB, on a thread of its own, that says when it lost something.
 //!
-//! libraries for ZeroMQ hide that a connection broke and came back; for a dataset that is the one
+//! Libraries for ZeroMQ hide that a connection broke and came back; for a dataset that is the one
 //! thing to know. So each connection is told of: when the subscription was sent, and when it is lost.
 
 use std::fmt;

@@ -6,6 +6,7 @@
 pub(crate) mod dataset;
 mod engine;
 mod failover;
+mod feed;
 mod load;
 mod router;
 mod stream;
@@ -52,6 +53,9 @@ pub(crate) struct BenchArguments {
     /// Seconds of each round of them.
     #[arg(long, default_value_t = 8)]
     seconds: u64,
+    /// Updates a second of a dataset's feed.
+    #[arg(long, default_value_t = 50_000)]
+    updates: u64,
     #[command(flatten)]
     load: load::LoadArguments,
 }
@@ -80,11 +84,13 @@ enum Part {
     Tables,
     /// Requests carried by the router, beside HAProxy.
     Router,
+    /// Lookups of a dataset while its feed changes it, beside lookups in peace.
+    Feed,
     /// Calls of the client library at a constant rate, through a switch and a kill.
     Load,
 }
 
-const ALL: [Part; 12] = [
+const ALL: [Part; 13] = [
     Part::Kill,
     Part::Freeze,
     Part::Switch,
@@ -96,6 +102,7 @@ const ALL: [Part; 12] = [
     Part::Recovery,
     Part::Tables,
     Part::Router,
+    Part::Feed,
     Part::Load,
 ];
 
@@ -122,6 +129,7 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<Outcome> {
             Part::Tables => tables::against_redis(arguments.connections, arguments.seconds)?,
             Part::Router => router::against_haproxy(arguments.connections, arguments.seconds)?,
             Part::Load => load::measure(&arguments.load, arguments.connections, arguments.seconds)?,
+            Part::Feed => feed::measure(arguments.updates, arguments.seconds)?,
             Part::Recovery => engine::recovery(arguments.redo_megabytes, arguments.outstanding)?,
         };
         progress(&format!("{name}: {figures}"));
