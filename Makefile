@@ -44,7 +44,7 @@ simulate: cargo-present ## SEEDS=100000 storms, from seed 0
 	$(TARGET)/release/hotpair simulate --seeds $(SEEDS) $(ARGS)
 
 bench: cargo-present ## the benchmarks, with a JSON report; ARGS are passed on
-	$(INSTALL) zookeeper
+	$(INSTALL) zookeeper postgresql
 	$(CARGO) build --locked --release --workspace --bins
 	$(TARGET)/release/hotpair bench $(ARGS)
 
@@ -62,7 +62,7 @@ planted: cargo-present ## the binary with known bugs for the tests that must fin
 	$(CARGO) build --locked --workspace --bin hotpair
 
 install-test-needs: ## what the tests need from outside, only where missing (apt-get, root)
-	$(INSTALL) zookeeper namespaces systemd python prometheus zeromq
+	$(INSTALL) zookeeper namespaces systemd python prometheus postgresql zeromq
 
 cargo-present:
 	@command -v $(CARGO) >/dev/null || { \

@@ -38,8 +38,8 @@ pub struct Options {
     pub planted: Option<Planted>,
     /// Set in the environment of both nodes.
     pub environment: Vec<(String, String)>,
-    /// TOML appended to both nodes' configuration.
-    pub more: String,
+    /// TOML for the configuration of each node.
+    pub more: [String; 2],
 }
 
 /// Which bug the planted binary has.
@@ -59,7 +59,7 @@ impl Default for Options {
             binary: None,
             planted: None,
             environment: Vec::new(),
-            more: String::new(),
+            more: [String::new(), String::new()],
         }
     }
 }
@@ -98,10 +98,10 @@ impl TableLab {
                 relays.push(relay);
             }
         }
-        for node in &mut pair.nodes {
+        for (node, more) in pair.nodes.iter_mut().zip(&options.more) {
             node.settings.session_timeout = options.session_timeout;
             node.settings.more =
-                format!("{}[sessions]\nusers_file = {users:?}\n{}", node.settings.more, options.more);
+                format!("{}{more}[sessions]\nusers_file = {users:?}\n", node.settings.more);
             node.environment.clone_from(&options.environment);
             node.binary.clone_from(&options.binary);
             if options.planted.is_some() {

@@ -29,7 +29,8 @@ struct Desk {
 impl Desk {
     fn new() -> Result<Self> {
         let system = InvestmentSystem::start()?;
-        let options = Options { more: system.upstream(INTERVAL), ..Options::default() };
+        let upstream = system.upstream(INTERVAL);
+        let options = Options { more: [upstream.clone(), upstream], ..Options::default() };
         let lab = TableLab::new(&options)?;
         settled(&lab.pair)?;
         Ok(Self { lab, system, runtime: Runtime::new()? })

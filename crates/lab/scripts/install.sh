@@ -21,6 +21,7 @@ nspawn|systemd-nspawn debootstrap nsenter|systemd-container debootstrap util-lin
 prometheus|promtool|prometheus
 zeromq|/usr/bin/python3 /usr/lib/python3/dist-packages/zmq|python3 python3-zmq
 proxies|haproxy wrk|haproxy wrk
+postgresql|/usr/lib/postgresql/*/bin/initdb psql|postgresql postgresql-client
 TABLE
 }
 
@@ -59,6 +60,19 @@ without_starting_services() {
   "$@"
   status=$?
   [ $made = yes ] && rm -f $policy
+  return $status
+}
+
+# PostgreSQL's package also makes a database cluster for the machine; a test makes its own.
+without_making_clusters() {
+  local folder=/etc/postgresql-common/createcluster.d file status made=no
+  file=$folder/hotpair-tests.conf
+  [ -d $folder ] || made=yes
+  mkdir -p $folder && echo 'create_main_cluster = false' >$file
+  "$@"
+  status=$?
+  rm -f $file
+  [ $made = yes ] && rmdir --ignore-fail-on-non-empty $folder
   return $status
 }
 
@@ -106,6 +120,9 @@ flock -w 900 9 || fail "another install.sh has held /var/lock/hotpair-install.lo
 [ -z "$(missing_proofs "$@")" ] && exit 0
 echo "installing ${packages% }" >&2
 # shellcheck disable=SC2086  # package names are to be split
-install_packages $packages
+case $packages in
+*postgresql*) without_making_clusters install_packages $packages ;;
+*) install_packages $packages ;;
+esac
 missing=$(missing_proofs "$@")
 [ -z "$missing" ] || fail "installed ${packages% }, and yet missing for '$*': $(echo "$missing" | cut -d'|' -f1 | tr '\n' ' ')"

@@ -19,6 +19,7 @@ pub mod network;
 pub mod node;
 pub mod place;
 pub mod port;
+pub mod postgres;
 pub mod process;
 pub mod request_log;
 pub mod router;

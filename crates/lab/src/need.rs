@@ -19,6 +19,8 @@ pub enum Need {
     Nspawn,
     /// `promtool`.
     Prometheus,
+    /// The PostgreSQL server, with no cluster of its own.
+    PostgreSql,
     /// ZeroMQ's own library, in Debian's Python.
     ZeroMq,
     /// `haproxy`, and `wrk` to ask it.
@@ -34,6 +36,7 @@ impl Need {
             Self::Python => "python",
             Self::Nspawn => "nspawn",
             Self::Prometheus => "prometheus",
+            Self::PostgreSql => "postgresql",
             Self::ZeroMq => "zeromq",
             Self::Proxies => "proxies",
         }
