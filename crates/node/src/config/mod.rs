@@ -196,7 +196,7 @@ impl Default for Sessions {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct DatasetConfig {
     pub(crate) name: String,
-    /// `file:///…` ending in .csv, .csv.gz or .parquet.
+    /// `file:///…` ending in .csv, .csv.gz or .parquet, or `postgres://…?query=…`; may hold a password.
     pub(crate) source: String,
     /// `zmq://host:port` of a publisher of updates.
     pub(crate) feed: Option<String>,
