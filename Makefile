@@ -83,7 +83,7 @@ planted: cargo-present ## the binary with known bugs for the tests that must fin
 	$(CARGO) build --locked --workspace --bin hotpair
 
 install-test-needs: ## what the tests need from outside, only where missing (apt-get, root)
-	$(INSTALL) zookeeper namespaces systemd python prometheus openssl postgresql
+	$(INSTALL) zookeeper namespaces systemd python prometheus openssl postgresql zeromq
 
 cargo-present:
 	@command -v $(CARGO) >/dev/null || { \

@@ -454,7 +454,7 @@ fn the_program_that_the_page_shows_runs() {
     let script = scratch.write("place.py", shown_program().unwrap()).unwrap();
     let program = Program::start_script(script).unwrap();
     let more = program.function(PLACE, "/place", "idempotent = true");
-    let lab = TableLab::new(&Options { more, ..Options::default() }).unwrap();
+    let lab = TableLab::new(&Options { more: [more.clone(), more], ..Options::default() }).unwrap();
     let session = lab.token().unwrap();
     let master = lab.master().unwrap();
     let nodes = lab.pair.nodes.each_ref().map(|node| node.client().with_limit(ATTEMPT_LIMIT));

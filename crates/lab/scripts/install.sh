@@ -20,6 +20,7 @@ python|python3|python3
 openssl|openssl|openssl
 nspawn|systemd-nspawn debootstrap nsenter|systemd-container debootstrap util-linux
 prometheus|promtool|prometheus
+zeromq|/usr/bin/python3 /usr/lib/python3/dist-packages/zmq|python3 python3-zmq
 proxies|haproxy wrk|haproxy wrk
 fuzzing|c++|g++
 postgresql|/usr/lib/postgresql/*/bin/initdb psql|postgresql postgresql-client

@@ -13,6 +13,7 @@ pub mod certificates;
 pub mod checker;
 pub mod dice;
 pub mod http;
+pub mod investment;
 pub mod load;
 pub mod nat;
 pub mod need;

@@ -21,6 +21,8 @@ pub enum Need {
     Prometheus,
     /// The PostgreSQL server, with no cluster of its own.
     PostgreSql,
+    /// ZeroMQ's own library, in Debian's Python.
+    ZeroMq,
     /// `haproxy`, and `wrk` to ask it.
     Proxies,
     /// `openssl`, which makes certificates.
@@ -37,6 +39,7 @@ impl Need {
             Self::Nspawn => "nspawn",
             Self::Prometheus => "prometheus",
             Self::PostgreSql => "postgresql",
+            Self::ZeroMq => "zeromq",
             Self::Proxies => "proxies",
             Self::OpenSsl => "openssl",
         }

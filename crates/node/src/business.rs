@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
 use hotpair_gateway::{
     Catalogue, ClientParts, ClientService, ClientSettings, Gate, Meters, Passwords, Sessions,
-    Tables, Whereabouts,
+    Tables, Upstream, Whereabouts,
 };
 use hotpair_http::{Counters, Door, Limits};
 
@@ -22,6 +22,7 @@ pub(crate) struct BusinessParts {
     pub(crate) whereabouts: Arc<ArcSwap<Whereabouts>>,
     pub(crate) tables: Tables,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) upstream: Option<Arc<Upstream>>,
     pub(crate) settings: ClientSettings,
 }
 
@@ -43,7 +44,7 @@ impl Business {
             .build()?;
         let meters = Arc::new(Meters::default());
         let counters = Arc::new(Counters::default());
-        let service = Arc::new(ClientService::new(ClientParts {
+        let service = ClientService::new(ClientParts {
             gate: parts.gate,
             catalogue: parts.catalogue,
             datasets: Arc::new(parts.datasets),
@@ -55,7 +56,8 @@ impl Business {
             settings: parts.settings,
             reached: fault_points::reach,
             planted: planted::chosen().tables,
-        }));
+        });
+        let service = Arc::new(service.with_upstream(parts.upstream));
         let address = config.listen.client;
         let listener = runtime
             .block_on(async { hotpair_http::bind(address) })

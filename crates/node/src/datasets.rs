@@ -1,8 +1,11 @@
-//! The datasets of this node: when each is loaded is decided in core; here it is done.
+//! The datasets of this node: when each is loaded and followed is decided in core; here it is done.
 //!
 //! One thread looks after all of them. It takes orders from the control thread, starts a thread for
-//! each load, looks at the progress of running loads, and publishes what is loaded for lookups. A
-//! lookup never waits for a lock that a load holds: what is published is swapped in whole.
+//! each load and each feed, looks at the progress of running loads, and publishes what is loaded for
+//! lookups. A lookup never waits for a lock that a load holds: what is published is swapped in whole.
+//! Updates of a feed do not come by here: the feed's thread brings them in.
+
+mod feed;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,34 +16,77 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use hotpair_core::pair::fact::Fact as PairFact;
 use hotpair_core::pair::identity::Epoch;
 use hotpair_core::services::dataset::{
-    Attempt, Availability, Dataset, DatasetState, Effect, Fact, LoadMode, Loading,
+    AsOf, Attempt, Availability, Dataset, DatasetState, Effect, Fact, FeedEvent, FeedState,
+    Following, LoadMode, Subscription,
 };
-use hotpair_gateway::Found;
+use hotpair_feed::{FedDataset, FeedAddress, IntakeTotals};
+use hotpair_gateway::{Found, Freshness};
 use hotpair_store::{CancelFlag, DatasetSpec, LoadedDataset, Progress};
 use tokio::sync::mpsc;
 
+use self::feed::Feed;
 use crate::boot_clock;
 
 /// How often a running load is looked at.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+/// How often a feed's broken rows are looked at.
+const FEED_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One dataset as the configuration has it.
+#[derive(Clone, Debug)]
+pub(crate) struct DatasetPlan {
+    pub(crate) spec: DatasetSpec,
+    pub(crate) mode: LoadMode,
+    pub(crate) feed: Option<FeedAddress>,
+}
+
+/// What is in memory.
+#[derive(Debug)]
+struct Held {
+    data: Arc<dyn Dataset>,
+    /// The same, where it follows a feed.
+    fed: Option<Arc<FedDataset>>,
+    loaded_wall_ms: u64,
+}
+
+/// Where a dataset stands, for everybody to look at.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Standing {
+    pub(crate) state: DatasetState,
+    pub(crate) availability: Availability,
+    /// Rows that the last load left out.
+    pub(crate) broken: u64,
+    pub(crate) feed: FeedState,
+}
 
 /// What is kept of one dataset for everybody to look at.
 #[derive(Debug)]
 pub(crate) struct Shelf {
     pub(crate) name: String,
-    loaded: ArcSwapOption<LoadedDataset>,
-    status: ArcSwap<(DatasetState, Availability, u64)>,
+    held: ArcSwapOption<Held>,
+    status: ArcSwap<Standing>,
+    feed: Option<Arc<Feed>>,
 }
 
 impl Shelf {
-    /// The data, if it is here.
-    pub(crate) fn loaded(&self) -> Option<Arc<LoadedDataset>> {
-        self.loaded.load_full()
+    /// Where it stands.
+    pub(crate) fn status(&self) -> Arc<Standing> {
+        self.status.load_full()
     }
 
-    /// Where it stands, what a caller is told, and how many broken rows the last load left out.
-    pub(crate) fn status(&self) -> Arc<(DatasetState, Availability, u64)> {
-        self.status.load_full()
+    /// How new the data is, if it is here.
+    pub(crate) fn as_of(&self) -> Option<AsOf> {
+        let held = self.held.load();
+        let held = held.as_ref()?;
+        Some(match &held.fed {
+            Some(fed) => fed.as_of(),
+            None => AsOf { version: None, wall_ms: held.loaded_wall_ms },
+        })
+    }
+
+    /// What became of its feed's updates, if it has one.
+    pub(crate) fn updates(&self) -> Option<IntakeTotals> {
+        Some(self.feed.as_ref()?.totals())
     }
 }
 
@@ -56,28 +102,36 @@ enum Order {
     Promoted { epoch: Epoch },
     Demoted,
     Ended { index: usize, attempt: Attempt, result: Box<Result<LoadedDataset, String>> },
+    Replayed { index: usize, attempt: Attempt, fed: Arc<FedDataset>, left_out: u64 },
+    Fed { index: usize, subscription: Subscription, event: FeedEvent },
 }
 
 impl Datasets {
     /// Starts the thread; datasets that are preloaded begin at once.
     pub(crate) fn start(
-        specs: Vec<(DatasetSpec, LoadMode)>,
+        plans: Vec<DatasetPlan>,
         facts: mpsc::Sender<PairFact>,
     ) -> std::io::Result<Self> {
-        let shelves = specs
-            .iter()
-            .map(|(spec, _)| Shelf {
-                name: spec.name.clone(),
-                loaded: ArcSwapOption::empty(),
-                status: ArcSwap::from_pointee((DatasetState::Absent, Availability::Absent, 0)),
-            })
-            .collect();
+        let machine = |plan: &DatasetPlan| Following::new(plan.mode, plan.feed.is_some());
+        let machines: Vec<Following> = plans.iter().map(machine).collect();
+        let shelf = |(plan, machine): (&DatasetPlan, &Following)| Shelf {
+            name: plan.spec.name.clone(),
+            held: ArcSwapOption::empty(),
+            status: ArcSwap::from_pointee(Standing {
+                state: DatasetState::Absent,
+                availability: Availability::Absent,
+                broken: 0,
+                feed: machine.feed_state(),
+            }),
+            feed: plan.feed.clone().map(|at| Arc::new(Feed::new(at, plan.spec.key.clone()))),
+        };
+        let shelves = plans.iter().zip(&machines).map(shelf).collect();
         let shelves: Arc<Vec<Shelf>> = Arc::new(shelves);
-        // Bounded: two kinds of orders from one thread, and one end for each load.
+        // Bounded: two kinds of orders from one thread, one end for each load, few events of feeds.
         let (orders, queue) = sync_channel(64);
         let keeper = Keeper {
-            machines: specs.iter().map(|(_, mode)| Loading::new(*mode)).collect(),
-            specs: specs.into_iter().map(|(spec, _)| Arc::new(spec)).collect(),
+            machines,
+            specs: plans.into_iter().map(|plan| Arc::new(plan.spec)).collect(),
             running: BTreeMap::new(),
             fetched: BTreeMap::new(),
             shelves: shelves.clone(),
@@ -123,10 +177,10 @@ struct Running {
 
 struct Keeper {
     specs: Vec<Arc<DatasetSpec>>,
-    machines: Vec<Loading>,
+    machines: Vec<Following>,
     running: BTreeMap<usize, Running>,
     /// Loaded, and waiting for the machine to say whether it is still wanted.
-    fetched: BTreeMap<usize, (Attempt, LoadedDataset)>,
+    fetched: BTreeMap<usize, (Attempt, Held)>,
     shelves: Arc<Vec<Shelf>>,
     ends: SyncSender<Order>,
     facts: mpsc::Sender<PairFact>,
@@ -160,6 +214,14 @@ impl Keeper {
                     }
                 }
                 Some(Order::Ended { index, attempt, result }) => self.end(index, attempt, *result),
+                Some(Order::Replayed { index, attempt, fed, left_out }) => {
+                    self.replayed(index, attempt, fed, left_out);
+                }
+                Some(Order::Fed { index, subscription, event }) => {
+                    let now = boot_clock::now().0;
+                    let effects = self.machines[index].handle_feed(subscription, event, now);
+                    self.carry_out(index, effects, now);
+                }
                 None => {}
             }
             for index in 0..self.machines.len() {
@@ -175,13 +237,22 @@ impl Keeper {
             return PROGRESS_INTERVAL;
         }
         let now = boot_clock::now().0;
-        let next = self.machines.iter().filter_map(Loading::deadline_ms).min();
-        next.map_or(Duration::from_secs(3_600), |at| Duration::from_millis(at.saturating_sub(now)))
+        let next = self.machines.iter().filter_map(Following::deadline_ms).min();
+        let fed = self.shelves.iter().any(|shelf| shelf.feed.is_some());
+        let longest = if fed { FEED_INTERVAL } else { Duration::from_secs(3_600) };
+        next.map_or(longest, |at| Duration::from_millis(at.saturating_sub(now)).min(longest))
     }
 
     fn tell(&mut self, index: usize, fact: Fact) {
         let now = boot_clock::now().0;
-        for effect in self.machines[index].handle(fact, now) {
+        let effects = self.machines[index].handle(fact, now);
+        self.carry_out(index, effects, now);
+    }
+
+    fn carry_out(&mut self, index: usize, effects: Vec<Effect>, now: u64) {
+        let shelves = Arc::clone(&self.shelves);
+        let feed = shelves[index].feed.as_ref();
+        for effect in effects {
             match effect {
                 Effect::StartLoad { attempt } => self.start_load(index, attempt, now),
                 Effect::CancelLoad { attempt } => {
@@ -194,18 +265,35 @@ impl Keeper {
                     if let Some((_, data)) =
                         self.fetched.remove(&index).filter(|(of, _)| *of == attempt)
                     {
-                        self.shelves[index].loaded.store(Some(Arc::new(data)));
+                        self.shelves[index].held.store(Some(Arc::new(data)));
                     }
                 }
-                Effect::Drop => self.shelves[index].loaded.store(None),
+                Effect::Drop => self.shelves[index].held.store(None),
+                Effect::Replay { attempt } => self.start_replay(index, attempt),
+                Effect::Subscribe { subscription } => {
+                    if let Some(feed) = feed {
+                        feed.subscribe(index, subscription, &self.ends);
+                    }
+                }
+                Effect::Unsubscribe { .. } => {
+                    if let Some(feed) = feed {
+                        feed.unsubscribe();
+                    }
+                }
             }
         }
         let machine = &self.machines[index];
         let broken = self.running.get(&index).map_or_else(
-            || self.shelves[index].status().2,
+            || self.shelves[index].status().broken,
             |running| running.progress.snapshot().broken_rows,
         );
-        let status = (machine.state().clone(), machine.availability(), broken);
+        let status = Standing {
+            state: machine.state().clone(),
+            availability: machine.availability(),
+            broken,
+            feed: machine.feed_state(),
+        };
+        feed::tell_of_change(&shelves[index].name, &shelves[index].status().feed, &status.feed);
         if *self.shelves[index].status() != status {
             self.shelves[index].status.store(Arc::new(status));
         }
@@ -221,6 +309,9 @@ impl Keeper {
         let (spec, progress, cancel) =
             (self.specs[index].clone(), running.progress.clone(), running.cancel.clone());
         self.running.insert(index, running);
+        if let Some(feed) = &self.shelves[index].feed {
+            feed.keep_beside();
+        }
         let ends = self.ends.clone();
         let load = move || {
             let result = hotpair_store::load(&spec, &progress, &cancel).map_err(|e| e.to_string());
@@ -238,7 +329,11 @@ impl Keeper {
         let fact = match result {
             Ok(data) => {
                 let rows = data.rows();
-                self.fetched.insert(index, (attempt, data));
+                let since_ms = self.running.get(&index).map_or(0, |running| running.since_ms);
+                let ago = boot_clock::now().0.saturating_sub(since_ms);
+                let loaded_wall_ms = boot_clock::wall_ms().saturating_sub(ago);
+                let held = Held { data: Arc::new(data), fed: None, loaded_wall_ms };
+                self.fetched.insert(index, (attempt, held));
                 Fact::Loaded { attempt, rows }
             }
             Err(reason) => Fact::LoadFailed { attempt, reason },
@@ -249,6 +344,46 @@ impl Keeper {
         if self.running.get(&index).is_some_and(|r| r.attempt == attempt) {
             self.running.remove(&index);
         }
+    }
+
+    /// On a thread of its own: it may be much, and other datasets are waiting.
+    fn start_replay(&mut self, index: usize, of: Attempt) {
+        let Some((_, held)) = self.fetched.remove(&index).filter(|(attempt, _)| *attempt == of)
+        else {
+            return;
+        };
+        let Some(feed) = self.shelves[index].feed.clone() else { return };
+        let (ends, generation) = (self.ends.clone(), feed.generation());
+        let replay = move || {
+            let replayed = feed.replay(held.data, held.loaded_wall_ms, generation);
+            let Some((fed, left_out)) = replayed else { return };
+            // The keeper lives as long as the process.
+            let _ = ends.send(Order::Replayed { index, attempt: of, fed, left_out });
+        };
+        if let Err(error) = std::thread::Builder::new().name("replay".to_owned()).spawn(replay) {
+            let reason = format!("no thread to bring updates in with: {error}");
+            self.tell(index, Fact::LoadFailed { attempt: of, reason });
+        }
+    }
+
+    fn replayed(&mut self, index: usize, attempt: Attempt, fed: Arc<FedDataset>, left_out: u64) {
+        let shelves = Arc::clone(&self.shelves);
+        let now = boot_clock::now().0;
+        if left_out > 0
+            && let Some(subscription) = shelves[index].feed.as_ref().and_then(|f| f.subscription())
+        {
+            let reason = format!("{left_out} updates found no room while it was loaded");
+            let event = FeedEvent::Missed { reason };
+            let effects = self.machines[index].handle_feed(subscription, event, now);
+            self.carry_out(index, effects, now);
+        }
+        let data = Arc::clone(&fed) as Arc<dyn Dataset>;
+        let loaded_wall_ms = fed.as_of().wall_ms;
+        self.fetched.insert(index, (attempt, Held { data, fed: Some(fed), loaded_wall_ms }));
+        let effects = self.machines[index].handle_replayed(attempt, now);
+        self.carry_out(index, effects, now);
+        // What the machine did not want any more goes.
+        self.fetched.remove(&index);
     }
 
     fn look_at_progress(&mut self, index: usize) {
@@ -267,6 +402,11 @@ impl Keeper {
     /// Tells the pair what became of the datasets: failures as they come and go, and once for each
     /// promotion that none is on its way for the first time any more.
     fn report(&mut self) {
+        for shelf in self.shelves.iter() {
+            if let Some(feed) = &shelf.feed {
+                feed.complain(&shelf.name);
+            }
+        }
         for (index, machine) in self.machines.iter().enumerate() {
             let failure = machine.last_failure().map(str::to_owned);
             if failure.as_ref() != self.told_failed.get(&index) {
@@ -282,7 +422,7 @@ impl Keeper {
             }
         }
         let Some(epoch) = self.settling else { return };
-        let states: Vec<_> = self.machines.iter().map(Loading::availability).collect();
+        let states: Vec<_> = self.machines.iter().map(Following::availability).collect();
         let underway = |a: &Availability| {
             matches!(a, Availability::StillLoading { .. } | Availability::Absent)
         };
@@ -303,9 +443,14 @@ impl Keeper {
 impl hotpair_gateway::Datasets for Datasets {
     fn find(&self, name: &str) -> Option<Found> {
         let shelf = self.shelves.iter().find(|shelf| shelf.name == name)?;
-        Some(match shelf.loaded() {
-            Some(data) => Found::Ready(data),
-            None => Found::NotReady(shelf.status().1.clone()),
+        Some(match &*shelf.held.load() {
+            Some(held) => Found::Ready(Arc::clone(&held.data)),
+            None => Found::NotReady(shelf.status().availability.clone()),
         })
+    }
+
+    fn freshness(&self, name: &str) -> Option<Freshness> {
+        let shelf = self.shelves.iter().find(|shelf| shelf.name == name)?;
+        Some(Freshness { as_of: shelf.as_of()?, feed: shelf.status().feed.clone() })
     }
 }

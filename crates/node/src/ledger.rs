@@ -12,9 +12,9 @@ use hotpair_core::pair::alert::Alert;
 use hotpair_core::pair::identity::{Epoch, Role};
 use hotpair_core::pair::reason::{Event, Phase};
 use hotpair_core::pair::view::View;
-use hotpair_core::services::dataset::DatasetState;
+use hotpair_core::services::dataset::{DatasetState, FeedState};
 use hotpair_gateway::Whereabouts;
-use hotpair_protocol::DatasetStatus;
+use hotpair_protocol::{DatasetAsOf, DatasetStatus, FeedStatus};
 use tokio::sync::watch;
 
 use crate::boot_clock;
@@ -67,10 +67,12 @@ impl Ledger {
     pub(crate) fn publish(&mut self, view: &View) {
         self.health.turned();
         let datasets: Vec<DatasetStatus> = self.datasets.shelves().iter().map(status).collect();
-        if datasets != self.draft.datasets {
-            self.draft.datasets = datasets;
-            self.changed = true;
-        }
+        let standing = |all: &[DatasetStatus]| -> Vec<DatasetStatus> {
+            all.iter().map(DatasetStatus::standing).collect()
+        };
+        // What a feed brings changes all the time, and wakes nobody who follows.
+        self.changed |= standing(&datasets) != standing(&self.draft.datasets);
+        self.draft.datasets = datasets;
         // An error: nobody coordinates, and there is nothing to know.
         self.changed |= self.master_endpoints.has_changed().unwrap_or(false);
         let news = self.changed || differs(&self.draft.view, view);
@@ -189,7 +191,7 @@ fn differs(old: &View, new: &View) -> bool {
 
 fn status(shelf: &crate::datasets::Shelf) -> DatasetStatus {
     let kept = shelf.status();
-    let (state, _, _broken) = &*kept;
+    let state = &kept.state;
     let mut status = DatasetStatus { name: shelf.name.clone(), ..DatasetStatus::default() };
     match state {
         DatasetState::Absent => "absent".clone_into(&mut status.state),
@@ -211,6 +213,18 @@ fn status(shelf: &crate::datasets::Shelf) -> DatasetStatus {
             status.reason = Some(reason.clone());
         }
     }
+    status.as_of =
+        shelf.as_of().map(|as_of| DatasetAsOf { version: as_of.version, time_ms: as_of.wall_ms });
+    status.feed = shelf.updates().map(|updates| FeedStatus {
+        state: kept.feed.word().to_owned(),
+        reason: match &kept.feed {
+            FeedState::Stale { reason } => Some(reason.clone()),
+            _ => None,
+        },
+        applied: updates.applied,
+        older: updates.older,
+        refused: updates.refused,
+    });
     status
 }
 

@@ -28,6 +28,7 @@ mod settings;
 mod store;
 mod supervisor;
 mod tables;
+mod upstream;
 mod writer;
 
 use std::path::PathBuf;

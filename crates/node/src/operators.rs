@@ -6,10 +6,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use hotpair_admin::{
     AdminCommand, AdminService, AdminState, GovernedServices, Health, Live, Snapshot, TableFigures,
-    Tokens, Webhook, WebhookSettings,
+    Tokens, UpstreamFigures, Webhook, WebhookSettings,
 };
 use hotpair_core::pair::identity::Epoch;
-use hotpair_gateway::{Gate, Meters};
+use hotpair_gateway::{Gate, Meters, Upstream};
 use hotpair_http::{Counters, Door, Limits};
 use hotpair_protocol::{RequestTotals, StoreStatus};
 use tokio::sync::{mpsc, watch};
@@ -23,6 +23,7 @@ pub(crate) struct Shown {
     pub(crate) health: Arc<Health>,
     pub(crate) commands: mpsc::Sender<AdminCommand>,
     pub(crate) services: Arc<dyn GovernedServices>,
+    pub(crate) upstream: Option<Arc<Upstream>>,
 }
 
 /// What is asked at the moment of answering.
@@ -32,6 +33,7 @@ struct AtThisMoment {
     meters: Arc<Meters>,
     tables: Arc<Figures>,
     store: Option<Arc<hotpair_sql::Shown>>,
+    upstream: Option<Arc<Upstream>>,
 }
 
 impl Live for AtThisMoment {
@@ -50,6 +52,18 @@ impl Live for AtThisMoment {
 
     fn store(&self) -> Option<StoreStatus> {
         self.store.as_ref().map(|store| crate::store::status(&store.figures()))
+    }
+
+    fn upstream(&self) -> Option<UpstreamFigures> {
+        let totals = self.upstream.as_ref()?.totals();
+        Some(UpstreamFigures {
+            logins: totals.logins,
+            logins_failed: totals.logins_failed,
+            heartbeats: totals.heartbeats,
+            unknown: totals.unknown,
+            failed: totals.failed,
+            skipped_ms: totals.skipped_ms,
+        })
     }
 }
 
@@ -75,7 +89,7 @@ pub(crate) fn start(
     let state = AdminState {
         snapshot: shown.snapshots.clone(),
         health: shown.health,
-        live: Arc::new(AtThisMoment { gate, meters, tables, store }),
+        live: Arc::new(AtThisMoment { gate, meters, tables, store, upstream: shown.upstream }),
         tokens,
         hosts: tls::hosts(identity, &config.admin.hosts),
         commands: shown.commands,

@@ -11,6 +11,7 @@ use hotpair_core::pair::settings::CoordinatorKind;
 use hotpair_core::services::dataset::{ColumnKind, LoadMode};
 use hotpair_core::services::users;
 use hotpair_core::tables::replication::ReplicationSettings;
+use hotpair_feed::FeedAddress;
 use hotpair_gateway::{ClientSettings, SessionSettings};
 use hotpair_journal::Durability;
 use hotpair_link::LinkSecurity;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 
 use crate::config::{self, Acknowledgement, DatasetConfig, HeldWhen, NodeConfig};
 use crate::data_directory::{self, DataDirectory};
+use crate::datasets::DatasetPlan;
 use crate::planted;
 use crate::store::StoreEnd;
 use crate::tables::TablesSettings;
@@ -166,14 +168,14 @@ pub(crate) fn clients(config: &NodeConfig) -> ClientSettings {
 }
 
 /// What to load, and when. Every dataset that cannot be meant is named.
-pub(crate) fn datasets(config: &NodeConfig) -> Result<Vec<(DatasetSpec, LoadMode)>, Vec<String>> {
+pub(crate) fn datasets(config: &NodeConfig) -> Result<Vec<DatasetPlan>, Vec<String>> {
     let (good, bad): (Vec<_>, Vec<_>) =
         config.datasets.iter().map(dataset).partition(Result::is_ok);
     let problems: Vec<String> = bad.into_iter().filter_map(Result::err).flatten().collect();
     if problems.is_empty() { Ok(good.into_iter().flatten().collect()) } else { Err(problems) }
 }
 
-fn dataset(config: &DatasetConfig) -> Result<(DatasetSpec, LoadMode), Vec<String>> {
+fn dataset(config: &DatasetConfig) -> Result<DatasetPlan, Vec<String>> {
     let name = &config.name;
     let mut problems = Vec::new();
     let mut problem = |key: &str, error: String| {
@@ -183,6 +185,8 @@ fn dataset(config: &DatasetConfig) -> Result<(DatasetSpec, LoadMode), Vec<String
         Source::from_str(&config.source).map_err(|error| problem("source", error.to_string())).ok();
     let load =
         LoadMode::from_str(&config.load).map_err(|error| problem("load", error.to_string())).ok();
+    let feed = config.feed.as_deref().map(FeedAddress::from_str).transpose();
+    let feed = feed.map_err(|error| problem("feed", error.to_string())).ok().flatten();
     let mut columns = BTreeMap::new();
     for (column, kind) in &config.columns {
         match ColumnKind::from_str(kind) {
@@ -207,7 +211,7 @@ fn dataset(config: &DatasetConfig) -> Result<(DatasetSpec, LoadMode), Vec<String
                 broken_rows_max: config.broken_rows_max,
                 unpivot,
             };
-            Ok((spec, load))
+            Ok(DatasetPlan { spec, mode: load, feed })
         }
         _ => Err(problems),
     }

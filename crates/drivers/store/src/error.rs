@@ -134,6 +134,16 @@ pub enum LoadError {
         /// What they would take.
         bits: u32,
     },
+    /// The database cannot be reached, does not know the statement, or broke off.
+    #[error("{database}, {doing}: {what}")]
+    Database {
+        /// Where it is, without the password.
+        database: String,
+        /// What was being done.
+        doing: &'static str,
+        /// What the database, or the way there, said.
+        what: String,
+    },
     /// The cancel flag was raised.
     #[error("the load was cancelled")]
     Cancelled,

@@ -1,7 +1,7 @@
 //! Dataset sources: files of rows, loaded into memory and indexed by their key.
 //!
-//! [`load`] reads a CSV, gzipped CSV or Parquet file with the arrow libraries on all cores and
-//! returns a [`LoadedDataset`], which answers as `hotpair_core`'s
+//! [`load`] reads a CSV, gzipped CSV or Parquet file with the arrow libraries on all cores, or asks a
+//! PostgreSQL, and returns a [`LoadedDataset`], which answers as `hotpair_core`'s
 //! [`Dataset`](hotpair_core::services::dataset::Dataset). It decides nothing about *when* to load:
 //! that is core's `Loading`. It blocks, so give it a thread of its own; [`Progress`] can be watched
 //! and [`CancelFlag`] raised from others meanwhile.
@@ -10,6 +10,7 @@
 //!
 //! ```text
 //!   CSV ──▶ chunks ──▶ csv ──┐                                   ┌▶ keys (sorted, packed)
+//!   PostgreSQL ──▶ postgres ─┤                                   │
 //!   Parquet ──▶ row_groups ──┴─▶ pieces (of codes) ─▶ assemble ──┤
 //!                                                                └▶ loaded (other columns)
 //! ```
@@ -31,6 +32,7 @@ mod load;
 mod loaded;
 mod parallel;
 mod pieces;
+mod postgres;
 mod progress;
 mod row_groups;
 mod spec;
@@ -41,4 +43,4 @@ pub use error::LoadError;
 pub use load::load;
 pub use loaded::LoadedDataset;
 pub use progress::{CancelFlag, Progress, ProgressSnapshot};
-pub use spec::{DatasetSpec, FileFormat, Source, SourceError, Unpivot};
+pub use spec::{DatabaseSource, DatasetSpec, FileFormat, Source, SourceError, Unpivot};

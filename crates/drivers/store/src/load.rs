@@ -12,6 +12,7 @@ use crate::layout::Layout;
 use crate::loaded::LoadedDataset;
 use crate::parallel;
 use crate::pieces::{Piece, Worker};
+use crate::postgres;
 use crate::progress::{CancelFlag, Progress};
 use crate::row_groups;
 use crate::spec::{DatasetSpec, FileFormat, Source};
@@ -26,12 +27,16 @@ pub fn load(
     progress: &Progress,
     cancel: &CancelFlag,
 ) -> Result<LoadedDataset, LoadError> {
-    let Source::File { path, format } = &spec.source;
-    let file = path.display().to_string();
+    let (path, file) = match &spec.source {
+        Source::File { path, .. } => (path.as_path(), path.display().to_string()),
+        Source::Database(database) => (path::Path::new(""), database.to_string()),
+    };
     let task = Task { spec, path, file: &file, progress, cancel };
-    let (layout, read) = match format {
-        FileFormat::Csv | FileFormat::CsvGz => csv::read(&task, *format == FileFormat::CsvGz)?,
-        FileFormat::Parquet => row_groups::read(&task)?,
+    let (layout, read) = match &spec.source {
+        Source::File { format: FileFormat::Csv, .. } => csv::read(&task, false)?,
+        Source::File { format: FileFormat::CsvGz, .. } => csv::read(&task, true)?,
+        Source::File { format: FileFormat::Parquet, .. } => row_groups::read(&task)?,
+        Source::Database(database) => postgres::read(&task, database)?,
     };
     task.check()?;
     tracing::debug!(dataset = spec.name, file, rows = progress.snapshot().rows, "rows read");

@@ -123,7 +123,7 @@ fn read_group(
 }
 
 /// Adds a batch, or, where some values do not convert, its stretches of rows that do.
-fn append(
+pub(crate) fn append(
     task: &Task<'_>,
     layout: &Layout,
     worker: &mut Worker<'_>,

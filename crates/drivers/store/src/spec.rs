@@ -1,6 +1,7 @@
 //! What to load: where it is, what its key is, and how to read it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -48,6 +49,84 @@ pub enum Source {
         /// What is in it.
         format: FileFormat,
     },
+    /// A query of a database.
+    Database(Box<DatabaseSource>),
+}
+
+/// A query of a PostgreSQL: `postgres://user:password@host:port/database?query=SELECT …`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseSource {
+    /// Where it is and as whom to go there.
+    pub(crate) config: tokio_postgres::Config,
+    /// The statement whose rows they are.
+    pub(crate) query: String,
+    /// For people: without the password and the query.
+    shown: String,
+}
+
+impl fmt::Display for DatabaseSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Debug for DatabaseSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The password is nobody's business.
+        f.debug_struct("DatabaseSource")
+            .field("at", &self.shown)
+            .field("query", &self.query)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FromStr for DatabaseSource {
+    type Err = SourceError;
+
+    fn from_str(url: &str) -> Result<Self, SourceError> {
+        let (address, query) = url.split_once("query=").unwrap_or((url, ""));
+        let shown = without_password(address.trim_end_matches(['?', '&']));
+        let wrong =
+            |what: &str| SourceError::Database { source_url: shown.clone(), what: what.to_owned() };
+        if !address.ends_with(['?', '&']) || query.trim().is_empty() {
+            return Err(wrong("it names no query: end it with ?query=SELECT …"));
+        }
+        let query = unescaped(query).ok_or_else(|| {
+            wrong("a % of its query is no escape: write %25 for one that is meant")
+        })?;
+        let config: tokio_postgres::Config = address
+            .trim_end_matches(['?', '&'])
+            .parse()
+            .map_err(|error: tokio_postgres::Error| wrong(&with_causes(&error)))?;
+        if config.get_ssl_mode() == tokio_postgres::config::SslMode::Require {
+            return Err(wrong("sslmode=require: TLS to a source is not built in this version"));
+        }
+        if config.get_hosts().is_empty() || config.get_dbname().is_none() {
+            return Err(wrong("it names no host or no database"));
+        }
+        let query = query.trim().trim_end_matches(';').trim_end().to_owned();
+        Ok(Self { config, query, shown })
+    }
+}
+
+/// The address as it can be shown.
+fn without_password(address: &str) -> String {
+    let (scheme, rest) = address.split_once("://").unwrap_or(("postgres", address));
+    let address = rest.split('?').next().unwrap_or_default();
+    let Some((user, at)) = address.rsplit_once('@') else { return format!("{scheme}://{address}") };
+    let user = user.split(':').next().unwrap_or_default();
+    format!("{scheme}://{user}@{at}")
+}
+
+/// An error with what is behind it: the library's own words say little.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 /// What a file holds, told by its ending.
@@ -68,12 +147,20 @@ pub enum SourceError {
     #[error("source `{0}` is no URL: write file:///path/to/file.csv")]
     NoScheme(String),
     /// A scheme this version cannot read.
-    #[error("source `{source_url}` has the scheme `{scheme}`: only file:// is supported")]
+    #[error("source `{source_url}` has the scheme `{scheme}`: there are file:// and postgres://")]
     Scheme {
         /// The whole source.
         source_url: String,
         /// Its scheme.
         scheme: String,
+    },
+    /// A database that cannot be meant.
+    #[error("source `{source_url}`: {what}")]
+    Database {
+        /// The source without its password.
+        source_url: String,
+        /// What is wrong.
+        what: String,
     },
     /// A relative path or another machine's.
     #[error("source `{0}` has no absolute path on this machine: write file:/// and the path")]
@@ -92,8 +179,11 @@ impl FromStr for Source {
     fn from_str(url: &str) -> Result<Self, SourceError> {
         let (scheme, rest) =
             url.split_once("://").ok_or_else(|| SourceError::NoScheme(url.to_owned()))?;
+        if matches!(scheme, "postgres" | "postgresql") {
+            return Ok(Source::Database(Box::new(url.parse()?)));
+        }
         if scheme != "file" {
-            let (source_url, scheme) = (url.to_owned(), scheme.to_owned());
+            let (source_url, scheme) = (without_password(url), scheme.to_owned());
             return Err(SourceError::Scheme { source_url, scheme });
         }
         if !rest.starts_with('/') {
@@ -147,7 +237,7 @@ mod tests {
     fn what_cannot_be_read_is_refused_with_the_reason() {
         for (url, expected) in [
             ("/a.csv", "is no URL"),
-            ("postgres://host/db?query=x", "scheme `postgres`"),
+            ("mysql://host/db", "scheme `mysql`"),
             ("file://host/a.csv", "no absolute path"),
             ("file:///a.xlsx", "neither .csv"),
             ("file:///a.gz", "neither .csv"),
@@ -156,6 +246,26 @@ mod tests {
         ] {
             let message = source(url).unwrap_err();
             assert!(message.contains(expected) && message.contains(url), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_database_is_named_with_its_query_and_shown_without_its_password() {
+        let url = "postgres://trade:hush@10.0.0.9:5433/positions?query=SELECT a, b FROM t WHERE a LIKE 'x%25';";
+        let Source::Database(database) = url.parse().unwrap() else { panic!("{url}") };
+        assert_eq!(database.query, "SELECT a, b FROM t WHERE a LIKE 'x%'");
+        assert_eq!(database.to_string(), "postgres://trade@10.0.0.9:5433/positions");
+        assert!(!format!("{database:?}").contains("hush"));
+        for (url, expected) in [
+            ("postgres://u:hush@h/db", "names no query"),
+            ("postgres://u:hush@h/db?query=", "names no query"),
+            ("postgres://u:hush@h/db?query=LIKE '%'", "%25"),
+            ("postgres://u:hush@h/db?colour=red&query=SELECT 1", "colour"),
+            ("postgres://u:hush@h/db?sslmode=require&query=SELECT 1", "TLS"),
+            ("postgres://u:hush@h?query=SELECT 1", "no database"),
+        ] {
+            let message = source(url).unwrap_err();
+            assert!(message.contains(expected) && !message.contains("hush"), "{message}");
         }
     }
 }

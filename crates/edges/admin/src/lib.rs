@@ -21,7 +21,7 @@ pub mod webhook;
 mod why;
 
 pub use health::Health;
-pub use service::{AdminCommand, AdminService, AdminState, Live, TableFigures};
+pub use service::{AdminCommand, AdminService, AdminState, Live, TableFigures, UpstreamFigures};
 pub use services::{GovernedServices, ServiceOrder, ServiceOutcome};
 pub use snapshot::{AlertRecord, Snapshot};
 pub use tokens::Tokens;

@@ -6,22 +6,20 @@ use hotpair_core::pair::alert::AlertName;
 use hotpair_core::pair::identity::{Epoch, Role};
 use hotpair_protocol::RequestTotals;
 
-use crate::service::TableFigures;
+use crate::service::{Live, TableFigures, UpstreamFigures};
 use crate::snapshot::Snapshot;
 
 /// Everything there is to scrape.
-pub(crate) fn text(
-    snapshot: &Snapshot,
-    open: Option<Epoch>,
-    requests: &RequestTotals,
-    tables: TableFigures,
-) -> String {
+pub(crate) fn text(snapshot: &Snapshot, open: Option<Epoch>, live: &dyn Live) -> String {
     let pair = escaped(&snapshot.pair);
     let node = escaped(&snapshot.node);
     let labels = format!("pair=\"{pair}\",node=\"{node}\"");
     let mut page = Page { text: String::new(), labels };
-    page.write(snapshot, open, requests).expect("writing to a String does not fail");
-    page.tables(tables).expect("writing to a String does not fail");
+    page.write(snapshot, open, &live.requests()).expect("writing to a String does not fail");
+    page.tables(live.tables()).expect("writing to a String does not fail");
+    if let Some(upstream) = live.upstream() {
+        page.upstream(upstream).expect("writing to a String does not fail");
+    }
     page.text
 }
 
@@ -69,6 +67,36 @@ impl Page {
         for dataset in &snapshot.datasets {
             self.line("hotpair_dataset_rows", &label("name", &dataset.name), dataset.rows)?;
         }
+        self.feeds(snapshot)
+    }
+
+    fn feeds(&mut self, snapshot: &Snapshot) -> fmt::Result {
+        let fed = || snapshot.datasets.iter().filter_map(|d| Some((d, d.feed.as_ref()?)));
+        if fed().next().is_none() {
+            return Ok(());
+        }
+        let name = "hotpair_dataset_stale";
+        self.head(name, "gauge", "1 while a dataset is held and misses updates of its feed")?;
+        for (dataset, feed) in fed() {
+            self.line(name, &label("name", &dataset.name), flag(feed.state == "stale"))?;
+        }
+        let name = "hotpair_dataset_as_of_seconds";
+        self.head(name, "gauge", "when the newest update of a feed came, in seconds since 1970")?;
+        for (dataset, _) in fed() {
+            if let Some(as_of) = dataset.as_of {
+                let seconds = as_of.time_ms as f64 / 1000.0;
+                self.line(name, &label("name", &dataset.name), seconds)?;
+            }
+        }
+        let name = "hotpair_dataset_updates_total";
+        self.head(name, "counter", "updates of a feed by what became of them")?;
+        for (dataset, feed) in fed() {
+            let of =
+                |result| format!("{}{}", label("name", &dataset.name), label("result", result));
+            self.line(name, &of("applied"), feed.applied)?;
+            self.line(name, &of("older"), feed.older)?;
+            self.line(name, &of("refused"), feed.refused)?;
+        }
         Ok(())
     }
 
@@ -83,6 +111,21 @@ impl Page {
             self.one("hotpair_store_lag_records", what, records)?;
         }
         Ok(())
+    }
+
+    fn upstream(&mut self, upstream: UpstreamFigures) -> fmt::Result {
+        let name = "hotpair_upstream_logins_total";
+        self.head(name, "counter", "logins at the external investment system")?;
+        self.line(name, &label("result", "done"), upstream.logins)?;
+        self.line(name, &label("result", "failed"), upstream.logins_failed)?;
+        let name = "hotpair_upstream_heartbeats_total";
+        self.head(name, "counter", "heartbeats to the external investment system")?;
+        self.line(name, &label("result", "done"), upstream.heartbeats)?;
+        self.line(name, &label("result", "unknown"), upstream.unknown)?;
+        self.line(name, &label("result", "failed"), upstream.failed)?;
+        let name = "hotpair_upstream_skipped_seconds_total";
+        self.head(name, "counter", "schedule of heartbeats left out: the system is too slow")?;
+        self.line(name, "", upstream.skipped_ms as f64 / 1000.0)
     }
 
     fn requests(&mut self, requests: &RequestTotals) -> fmt::Result {

@@ -40,6 +40,28 @@ pub trait Live: Send + Sync + std::fmt::Debug + 'static {
     fn store(&self) -> Option<StoreStatus> {
         None
     }
+
+    /// What was sent to the external investment system, where one is configured.
+    fn upstream(&self) -> Option<UpstreamFigures> {
+        None
+    }
+}
+
+/// What became of what was sent to the external investment system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamFigures {
+    /// Logins that got a token.
+    pub logins: u64,
+    /// Logins that got none.
+    pub logins_failed: u64,
+    /// Heartbeats that were taken.
+    pub heartbeats: u64,
+    /// Heartbeats whose token is unknown there.
+    pub unknown: u64,
+    /// Heartbeats that were not taken or not answered.
+    pub failed: u64,
+    /// How much of the schedule was left out, in milliseconds.
+    pub skipped_ms: u64,
 }
 
 /// Figures of the tables.
@@ -141,8 +163,7 @@ impl AdminService {
             }
             "/services" => document(&state.services.list()),
             "/metrics" => {
-                let live = &state.live;
-                let text = metrics::text(&snapshot, open, &live.requests(), live.tables());
+                let text = metrics::text(&snapshot, open, &*state.live);
                 Response::new(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
             }
             "/events" => self.follow(),

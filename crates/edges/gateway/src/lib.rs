@@ -27,9 +27,10 @@ mod shown;
 pub mod sidecar;
 pub mod tables;
 mod under_way;
+pub mod upstream;
 
 pub use catalogue::{Builtin, Catalogue, CatalogueError, Does, Registered};
-pub use datasets::{Datasets, Found};
+pub use datasets::{Datasets, Found, Freshness};
 pub use function::{Call, Caller, FunctionError, Handler, panic_is_contained};
 pub use gate::{Gate, GateKeeper, GateLine, Pass, Refused, boot_time_ns};
 pub use meters::Meters;
@@ -38,3 +39,4 @@ pub use service::{ClientParts, ClientService, ClientSettings, Whereabouts};
 pub use sessions::{SessionSettings, Sessions, session_key};
 pub use sidecar::{Sidecar, SidecarSettings};
 pub use tables::{NotCommitted, Submission, Tables, Unsubmitted};
+pub use upstream::{Upstream, UpstreamSettings, UpstreamTotals};

@@ -40,6 +40,7 @@ use crate::publications::Publications;
 use crate::sessions::Sessions;
 use crate::tables::Tables;
 use crate::under_way::{Followers, UnderWay};
+use crate::upstream::Upstream;
 
 /// Where the pair's master is, as far as this node knows; published by the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -122,6 +123,7 @@ pub struct ClientService {
     tables: Tables,
     sessions: Arc<Sessions>,
     passwords: Passwords,
+    upstream: Option<Arc<Upstream>>,
     lanes: Arc<Lanes<Outcome>>,
     under_way: Arc<UnderWay>,
     followers: Arc<Followers>,
@@ -150,6 +152,7 @@ impl ClientService {
             tables,
             sessions,
             passwords,
+            upstream: None,
             lanes: Arc::new(Lanes::new()),
             under_way: Arc::default(),
             followers: Arc::default(),
@@ -161,6 +164,13 @@ impl ClientService {
             reached,
             planted,
         }
+    }
+
+    /// The same, whose logins get a token from the external investment system.
+    #[must_use]
+    pub fn with_upstream(mut self, upstream: Option<Arc<Upstream>>) -> Self {
+        self.upstream = upstream;
+        self
     }
 
     /// Ends sessions that are silent for too long, at the configured interval, for ever; to be run
@@ -182,9 +192,10 @@ impl ClientService {
                 let fetch = async |pass: &Pass| self.result(pass, body).await;
                 self.inside_for(fetch, Answer::of_fetched).await
             }
-            ("/v1/login", &Method::POST) => {
-                self.inside(async |pass| self.log_in(pass, body).await).await
-            }
+            ("/v1/login", &Method::POST) => match self.log_in(body).await {
+                Ok((epoch, data)) => Answer::Done { epoch, data },
+                Err(refused) => Answer::Refused(refused),
+            },
             ("/v1/heartbeat", &Method::POST) => {
                 self.inside(async |pass| self.heartbeat(pass, body)).await
             }
@@ -229,19 +240,27 @@ impl ClientService {
         work: impl AsyncFnOnce(&Pass) -> Result<T, Failure>,
         answer: impl FnOnce(Epoch, T) -> Answer,
     ) -> Answer {
+        match self.passing(work).await {
+            Ok((epoch, done)) => answer(epoch, done),
+            Err(refused) => Answer::Refused(refused),
+        }
+    }
+
+    /// The same as what came of it.
+    async fn passing<T>(
+        &self,
+        work: impl AsyncFnOnce(&Pass) -> Result<T, Failure>,
+    ) -> Result<(Epoch, T), Envelope> {
         let Ok(_room) = self.running.try_acquire() else {
             let failure = Failure::Overloaded { calls_max: self.settings.calls_max };
-            return Answer::Refused(self.refuse_outside(&failure));
+            return Err(self.refuse_outside(&failure));
         };
         match self.gate.enter() {
             Ok(pass) => {
                 let outcome = work(&pass).await;
-                match self.confirmed(&pass, outcome) {
-                    Ok((epoch, done)) => answer(epoch, done),
-                    Err(refused) => Answer::Refused(refused),
-                }
+                self.confirmed(&pass, outcome)
             }
-            Err(refused) => Answer::Refused(self.not_serving(&refused.to_string(), false)),
+            Err(refused) => Err(self.not_serving(&refused.to_string(), false)),
         }
     }
 

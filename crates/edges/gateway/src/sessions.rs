@@ -81,13 +81,18 @@ impl Sessions {
     }
 
     /// Makes a session and gives its token, which is kept nowhere. The user has proven who it is.
-    pub async fn create(&self, epoch: Epoch, user: &str) -> Result<String, NotCommitted> {
+    pub async fn create(
+        &self,
+        epoch: Epoch,
+        user: &str,
+        user_token: Option<String>,
+    ) -> Result<String, NotCommitted> {
         let token = new_token();
         let session = session_key(&token);
         let created_wall_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-        let row = Session { user: user.to_owned(), user_token: None, created_wall_ms };
+        let row = Session { user: user.to_owned(), user_token, created_wall_ms };
         let put = Operation::Put {
             table: SESSIONS.into(),
             key: session.0.as_slice().into(),

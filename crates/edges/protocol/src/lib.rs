@@ -25,8 +25,8 @@ pub use role::{PeerRole, Role};
 pub use router::{NodeAsSeen, RouterStatus};
 pub use services::{ProxyStatus, ServiceBody, ServiceMember, ServiceStatus, Services};
 pub use status::{
-    Addresses, DatasetStatus, Histogram, PeerStatus, PhaseLength, RequestTotals, Sessions, Status,
-    StoreStatus, Why,
+    Addresses, DatasetAsOf, DatasetStatus, FeedStatus, Histogram, PeerStatus, PhaseLength,
+    RequestTotals, Sessions, Status, StoreStatus, Why,
 };
 
 /// The version of these words, in every `/status`. It grows when a field's meaning changes.

@@ -134,6 +134,50 @@ pub struct DatasetStatus {
     /// Why it failed, when failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// How new it is, when ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<DatasetAsOf>,
+    /// Its feed, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feed: Option<FeedStatus>,
+}
+
+impl DatasetStatus {
+    /// It without what changes with each update.
+    #[must_use]
+    pub fn standing(&self) -> Self {
+        let feed = self.feed.as_ref().map(|feed| FeedStatus {
+            state: feed.state.clone(),
+            reason: feed.reason.clone(),
+            ..FeedStatus::default()
+        });
+        Self { as_of: None, feed, ..self.clone() }
+    }
+}
+
+/// How new a dataset is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetAsOf {
+    /// The largest version that its feed brought.
+    pub version: Option<u64>,
+    /// When the newest update came, or the load began: milliseconds of wall clock since 1970.
+    pub time_ms: u64,
+}
+
+/// The feed of a dataset.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedStatus {
+    /// `off`, `subscribing`, `loading`, `replaying`, `live` or `stale`.
+    pub state: String,
+    /// Why it is stale, when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Updates that were brought in, or kept for that, since the process began.
+    pub applied: u64,
+    /// Updates that were not newer than what was there.
+    pub older: u64,
+    /// Updates that could not be understood.
+    pub refused: u64,
 }
 
 /// Answers to clients since the process began.

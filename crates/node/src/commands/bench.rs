@@ -6,6 +6,7 @@
 pub(crate) mod dataset;
 mod engine;
 mod failover;
+mod feed;
 mod load;
 mod router;
 mod store;
@@ -59,6 +60,9 @@ pub(crate) struct BenchArguments {
     /// Seconds of each round with an SQL database.
     #[arg(long, default_value_t = 60)]
     store_seconds: u64,
+    /// Updates a second of a dataset's feed.
+    #[arg(long, default_value_t = 50_000)]
+    updates: u64,
     #[command(flatten)]
     load: load::LoadArguments,
 }
@@ -89,11 +93,13 @@ enum Part {
     Store,
     /// Requests carried by the router, beside HAProxy.
     Router,
+    /// Lookups of a dataset while its feed changes it, beside lookups in peace.
+    Feed,
     /// Calls of the client library at a constant rate, through a switch and a kill.
     Load,
 }
 
-const ALL: [Part; 13] = [
+const ALL: [Part; 14] = [
     Part::Kill,
     Part::Freeze,
     Part::Switch,
@@ -106,6 +112,7 @@ const ALL: [Part; 13] = [
     Part::Tables,
     Part::Store,
     Part::Router,
+    Part::Feed,
     Part::Load,
 ];
 
@@ -135,6 +142,7 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<Outcome> {
             Part::Store => store::measure(arguments.store_seconds, arguments.outstanding)?,
             Part::Router => router::against_haproxy(arguments.connections, arguments.seconds)?,
             Part::Load => load::measure(&arguments.load, arguments.connections, arguments.seconds)?,
+            Part::Feed => feed::measure(arguments.updates, arguments.seconds)?,
             Part::Recovery => engine::recovery(arguments.redo_megabytes, arguments.outstanding)?,
         };
         progress(&format!("{name}: {figures}"));

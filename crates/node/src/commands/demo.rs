@@ -2,6 +2,7 @@
 //! that clients speak to, broken on purpose, judged by a separate program from what its client saw.
 
 mod counters;
+mod outside;
 mod story;
 mod table;
 
@@ -22,6 +23,7 @@ use hotpair_lab::zookeeper::ZooKeeper;
 use serde_json::json;
 
 use self::counters::Counters;
+use self::outside::Outside;
 use self::story::Story;
 use hotpair_ctl::Outcome;
 
@@ -65,15 +67,16 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<Outcome> {
     let mut pair = Pair::here(&zookeeper.addresses())?;
     let scratch = Scratch::new("demo")?;
     let sessions = counters::configuration(&scratch)?;
+    say("starting a stand-in for the external investment system: tokens, heartbeats, prices …");
+    let outside = Outside::start()?;
     for node in &mut pair.nodes {
-        node.settings.more = format!("{sessions}{}", dataset(&data));
+        let upstream = outside.configuration();
+        node.settings.more = format!("{sessions}{upstream}{}", dataset(&data, &outside.feed()));
     }
     say("starting nodes a and b …");
     let master = pair.start()?;
     say(&format!("  {} is master", pair.nodes[master].settings.node));
     wait_for_dataset(&pair, master, &say)?;
-    let call = json!({"function": 1101, "arguments": {
-        "dataset": "external-investment", "key": ["2022-12-28", "AAPL"]}});
     let echo = json!({"function": 1901, "arguments": {"hello": "pair"}});
     say("starting a router: clients know nothing else …");
     let mut router = Router::before(&pair)?;
@@ -83,11 +86,11 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<Outcome> {
     let target = router.target(ATTEMPT_LIMIT, &codes);
     say("clients log in, once, and count: each adds 1 to a row of its own …");
     let counters = Counters::start(&target, &scratch.join("counters.jsonl"))?;
-    let sample = counters.ask(1101, &call["arguments"])?;
+    let sample = counters.ask(1101, &Outside::lookup())?;
     say(&format!("  a lookup answers {sample}"));
     say("another client calls once every 20 ms …");
     let load = Load::start_at(vec![target], Plan { call: echo, ..Plan::default() });
-    let mut story = Story::new(&mut pair, &mut zookeeper, &counters, &codes, &say);
+    let mut story = Story::new(&mut pair, &mut zookeeper, &counters, &codes, &outside, &say);
     story.tell()?;
     let events = story.end();
     let mut requests = load.stop()?;
@@ -124,10 +127,10 @@ fn data_file(told: Option<&Path>) -> Result<PathBuf> {
 }
 
 /// One row a date and symbol from a file with a column a symbol.
-fn dataset(data: &Path) -> String {
+fn dataset(data: &Path, feed: &str) -> String {
     format!(
         "[[datasets]]\nname = \"external-investment\"\nsource = \"file://{}\"\n\
-         key = [\"Date\", \"symbol\"]\nload = \"on-promote\"\n\
+         key = [\"Date\", \"symbol\"]\nload = \"on-promote\"\nfeed = {feed:?}\n\
          [datasets.unpivot]\nkeep = [\"Date\"]\nname = \"symbol\"\nvalue = \"price\"\n\
          [datasets.columns]\nprice = \"float\"\n",
         data.display()

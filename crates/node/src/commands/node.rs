@@ -15,27 +15,25 @@ use hotpair_coordinator::FunctionEntry;
 use hotpair_core::pair::Node;
 use hotpair_core::pair::fact::Fact;
 use hotpair_core::pair::identity::Identity;
-use hotpair_core::services::dataset::LoadMode;
 use hotpair_ctl::Outcome;
 use hotpair_gateway::{Catalogue, GateKeeper, Registered, Sessions, Whereabouts};
 use hotpair_link::LinkDriver;
 use hotpair_link::redo::MasterAddress;
 use hotpair_protocol::Addresses;
-use hotpair_store::DatasetSpec;
 use tokio::sync::{mpsc, watch};
 
 use crate::business::{Business, BusinessParts};
 use crate::config::{self, NodeConfig, Word, tls};
 use crate::control::{Control, FACTS_MAX};
 use crate::data_directory::DataDirectory;
-use crate::datasets::Datasets;
+use crate::datasets::{DatasetPlan, Datasets};
 use crate::journal::Journal;
 use crate::ledger::{Ledger, LedgerParts};
 use crate::operators::{self, Shown};
 use crate::supervisor::Supervisor;
 use crate::tables::TablesThread;
 use crate::writer::{self, Writer};
-use crate::{boot_clock, gate_log, library, services, settings, store};
+use crate::{boot_clock, gate_log, library, services, settings, store, upstream};
 
 /// What a node is told on the command line.
 #[derive(Debug, clap::Args)]
@@ -103,7 +101,7 @@ pub(crate) fn run_node(
 fn assemble(
     config: &NodeConfig,
     clean: bool,
-    datasets: Vec<(DatasetSpec, LoadMode)>,
+    datasets: Vec<DatasetPlan>,
     functions: Vec<Registered>,
     directory: &DataDirectory,
 ) -> Result<(Control, [Writer; 3])> {
@@ -134,6 +132,7 @@ fn assemble(
     let link = peer.clone().zip(listener);
     let (tables, store_shown) = start_tables(config, peer, clean, &me, &facts.0)?;
     let sessions = Arc::new(Sessions::new(tables.tables.clone(), settings::sessions(config)));
+    let upstream = upstream::start(config, keeper.gate(), tables.tables.clone())?;
     let business = Business::start(
         config,
         BusinessParts {
@@ -143,12 +142,13 @@ fn assemble(
             whereabouts,
             tables: tables.tables.clone(),
             sessions: sessions.clone(),
+            upstream: upstream.clone(),
             settings: settings::clients(config),
         },
     )?;
     let (commands, orders) = mpsc::channel(16);
     let services = services::start(config, keeper.gate(), tables.tables.clone())?;
-    let shown = Shown { snapshots, health, commands, services };
+    let shown = Shown { snapshots, health, commands, services, upstream };
     let watched = operators::start(
         config,
         shown,

@@ -98,7 +98,7 @@ pub(super) const NODE: &[(&str, Key)] = &[
             ("publishers", Value),
         ]),
     ),
-    ("upstream", Later),
+    ("upstream", Table(&[("login", Value), ("heartbeat", Value), ("interval", Value)])),
     (
         "functions",
         Tables(&[
@@ -121,7 +121,7 @@ pub(super) const NODE: &[(&str, Key)] = &[
             ("source", Value),
             ("key", Value),
             ("load", Value),
-            ("feed", Later),
+            ("feed", Value),
             ("columns", Names),
             ("broken_rows_max", Value),
             ("unpivot", Table(&[("keep", Value), ("name", Value), ("value", Value)])),

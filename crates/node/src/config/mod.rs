@@ -10,6 +10,7 @@ pub(crate) mod router;
 mod services;
 mod store;
 pub(crate) mod tls;
+mod upstream;
 pub(crate) mod users;
 mod words;
 
@@ -30,6 +31,7 @@ pub(crate) use self::router::{RoutedNode, RouterConfig};
 pub(crate) use self::services::{ServiceCheck, ServiceConfig};
 pub(crate) use self::store::StoreConfig;
 pub(crate) use self::tls::Tls;
+use self::upstream::UpstreamConfig;
 use self::users::Users;
 pub(crate) use self::words::{Acknowledgement, CoordinatorKind, HeldWhen, ReplicationWay, Word};
 
@@ -67,6 +69,8 @@ pub(crate) struct NodeConfig {
     /// The user of ZooKeeper; nobody in particular if none is configured.
     #[serde(skip)]
     pub(crate) zookeeper_auth: Option<Auth>,
+    /// The external investment system.
+    pub(crate) upstream: Option<UpstreamConfig>,
     /// Large read-mostly data to load.
     #[serde(default)]
     pub(crate) datasets: Vec<DatasetConfig>,
@@ -234,8 +238,10 @@ impl Default for Sessions {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct DatasetConfig {
     pub(crate) name: String,
-    /// `file:///…` ending in .csv, .csv.gz or .parquet.
+    /// `file:///…` ending in .csv, .csv.gz or .parquet, or `postgres://…?query=…`; may hold a password.
     pub(crate) source: String,
+    /// `zmq://host:port` of a publisher of updates.
+    pub(crate) feed: Option<String>,
     /// The columns that make a row's key, in order.
     pub(crate) key: Vec<String>,
     /// `on-promote` or `preload`.
@@ -492,6 +498,8 @@ impl NodeConfig {
         self.validate_peer(&mut problems);
         self.validate_tables(&mut problems);
         self.validate_datasets(&mut problems);
+        let users_configured = self.sessions.users_file.is_some();
+        upstream::validate(self.upstream.as_ref(), users_configured, &mut problems);
         services::validate(&self.services, &self.listen, &mut problems);
         let insecure = self.tls.insecure;
         functions::validate(&self.functions, &self.datasets, insecure, &mut problems);
@@ -694,7 +702,10 @@ impl NodeConfig {
         );
         for dataset in &self.datasets {
             text.push_str(&format!("\0{}\0{:?}\0{}", dataset.name, dataset.key, dataset.load));
+            // Where the publisher is may differ; that there is one must not.
+            text.push_str(if dataset.feed.is_some() { "\0feed" } else { "" });
         }
+        upstream::put_into_digest(self.upstream.as_ref(), &mut text);
         services::put_into_digest(&self.services, &mut text);
         functions::put_into_digest(&self.functions, &mut text);
         self.store.put_into_digest(&mut text);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hotpair_core::services::dataset::Dataset;
+use hotpair_core::services::dataset::{Dataset, FeedState};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
@@ -10,7 +10,7 @@ use super::ClientService;
 use super::arguments::read;
 use super::failure::{Failure, shown};
 use crate::data::Data;
-use crate::datasets::Found;
+use crate::datasets::{Found, Freshness};
 use crate::function::FunctionError;
 use crate::json::{key_from_json, row_to_json};
 
@@ -54,13 +54,23 @@ impl ClientService {
             .map(|column| json!({"name": column.name, "kind": column.kind.name()}))
             .collect();
         let key: Vec<&str> = dataset.key_columns().iter().map(|key| key.name.as_str()).collect();
-        Ok(Data::of(&json!({
+        let mut described = json!({
             "dataset": arguments.dataset,
             "rows": dataset.rows(),
             "columns": columns,
             "key": key,
             "memory_bytes": dataset.memory_bytes(),
-        })))
+        });
+        if let Some(Freshness { as_of, feed }) = self.datasets.freshness(&arguments.dataset) {
+            described["as_of"] = json!({"version": as_of.version, "time_ms": as_of.wall_ms});
+            if feed != FeedState::None {
+                described["feed"] = feed.word().into();
+            }
+            if let FeedState::Stale { reason } = feed {
+                described["stale"] = reason.into();
+            }
+        }
+        Ok(Data::of(&described))
     }
 
     pub(super) fn find_dataset(&self, name: &str) -> Result<Arc<dyn Dataset>, Failure> {

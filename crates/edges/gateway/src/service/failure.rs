@@ -13,6 +13,7 @@ use crate::function::FunctionError;
 use crate::passwords::LoginsFull;
 pub(crate) use crate::shown::shown;
 use crate::tables::{NotCommitted, Unsubmitted};
+use crate::upstream::NoToken;
 
 /// Why a call was not done. Nothing was executed, except where it says so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -155,6 +156,18 @@ impl Failure {
     /// A failure of a function that has a sentence only.
     pub(crate) fn failed(text: String) -> Self {
         Self::Failed { text, data: json!({}) }
+    }
+}
+
+impl From<NoToken> for Failure {
+    fn from(no_token: NoToken) -> Self {
+        let text = no_token.to_string();
+        match no_token {
+            NoToken::Full(_) | NoToken::Unavailable(_) => Self::Busy(text),
+            NoToken::Refused(status) => {
+                Self::Failed { text, data: json!({"upstream_status": status}) }
+            }
+        }
     }
 }
 

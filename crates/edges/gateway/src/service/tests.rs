@@ -226,7 +226,7 @@ impl Served {
 
     /// A session that nobody had to log in for.
     async fn session(&self) -> String {
-        self.sessions.create(Epoch(7), "ann").await.unwrap()
+        self.sessions.create(Epoch(7), "ann", None).await.unwrap()
     }
 
     /// A call of `sleep` that runs on while the test does other things.

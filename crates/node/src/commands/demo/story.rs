@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::LIMIT;
 use super::counters::Counters;
+use super::outside::{Outside, Seen};
 
 /// Calm before and after each event, so that its gap stands alone in the client's log.
 const CALM: Duration = Duration::from_millis(700);
@@ -33,6 +34,8 @@ pub(super) struct Event {
     pub(super) sessions: (usize, usize),
     /// What clients were answered meanwhile, by error number.
     pub(super) codes: BTreeMap<String, u64>,
+    /// The external investment system afterwards.
+    pub(super) outside: Seen,
 }
 
 /// The story and what it acts on.
@@ -41,6 +44,7 @@ pub(super) struct Story<'a> {
     zookeeper: &'a mut ZooKeeper,
     counters: &'a Counters,
     codes: &'a Codes,
+    outside: &'a Outside,
     say: &'a dyn Fn(&str),
     events: Vec<Event>,
 }
@@ -51,9 +55,10 @@ impl<'a> Story<'a> {
         zookeeper: &'a mut ZooKeeper,
         counters: &'a Counters,
         codes: &'a Codes,
+        outside: &'a Outside,
         say: &'a dyn Fn(&str),
     ) -> Self {
-        Self { pair, zookeeper, counters, codes, say, events: Vec::new() }
+        Self { pair, zookeeper, counters, codes, outside, say, events: Vec::new() }
     }
 
     pub(super) fn end(self) -> Vec<Event> {
@@ -62,10 +67,28 @@ impl<'a> Story<'a> {
 
     /// All events in order.
     pub(super) fn tell(&mut self) -> Result<()> {
+        self.look_outside()?;
         self.planned_switch()?;
         self.kill()?;
         self.freeze()?;
         self.restart_zookeeper()
+    }
+
+    /// Before anything happens.
+    fn look_outside(&self) -> Result<()> {
+        let seen = self.outside.look(self.counters)?;
+        self.tell_of_outside(&seen);
+        Ok(())
+    }
+
+    fn tell_of_outside(&self, seen: &Seen) {
+        let prices = seen.prices.map_or("does not change".to_owned(), |(before, after)| {
+            format!("changes: {before}, {after}")
+        });
+        (self.say)(&format!(
+            "  a price {prices}; heartbeats of {} of {} sessions went out",
+            seen.heard.0, seen.heard.1
+        ));
     }
 
     fn planned_switch(&mut self) -> Result<()> {
@@ -176,11 +199,13 @@ impl<'a> Story<'a> {
             master: self.name(master),
             sessions: self.counters.alive(),
             codes: self.codes.take(),
+            outside: self.outside.look(self.counters)?,
         };
         (self.say)(&format!(
             "  {} serves in epoch {} (before: {}); {} of {} sessions alive",
             event.master, event.epochs.1, event.epochs.0, event.sessions.0, event.sessions.1
         ));
+        self.tell_of_outside(&event.outside);
         self.events.push(event);
         Ok(())
     }

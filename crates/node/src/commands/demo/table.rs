@@ -56,15 +56,24 @@ pub(super) fn judge(
     let alive = events.iter().all(|event| event.sessions.0 == event.sessions.1);
     let documented = |event: &Event| event.codes.keys().all(|code| is_documented(code));
     let documented = events.iter().all(documented);
-    let good = output.status.success() && lost == 0 && exact && alive && documented;
-    let text =
-        format!("{}{}{}", render(&rows, &report, lost, good), answers(events), counters(counted));
+    let outside = events.iter().all(|event| event.outside.good());
+    let good = output.status.success() && lost == 0 && exact && alive && documented && outside;
+    let text = format!(
+        "{}{}{}{}",
+        render(&rows, &report, lost, good),
+        answers(events),
+        counters(counted),
+        seen_outside(events)
+    );
     let json = json!({
         "good": good,
         "lost": lost,
         "counters": counted.iter().map(Counted::json).collect::<Vec<_>>(),
         "events": rows.iter().map(Row::json).collect::<Vec<_>>(),
         "answers": events.iter().map(|event| json!({"event": event.name, "codes": event.codes}))
+            .collect::<Vec<_>>(),
+        "outside": events.iter()
+            .map(|event| json!({"event": event.name, "seen": event.outside.json()}))
             .collect::<Vec<_>>(),
         "checker": report,
     });
@@ -195,6 +204,23 @@ fn counters(counted: &[Counted]) -> String {
         let remark = if one.exact() { "" } else { "  NOT THE SAME" };
         let (client, told) = (&one.client, one.acknowledged);
         let _ = writeln!(text, "{client:<10} {told:>13} {counter:>9}{remark}");
+    }
+    text
+}
+
+/// Prices and heartbeats after each event.
+fn seen_outside(events: &[Event]) -> String {
+    let mut text =
+        format!("\n{:<22} {:>16} {:>20}\n", "afterwards", "price changes", "heartbeats go on");
+    for event in events {
+        let prices = event
+            .outside
+            .prices
+            .map_or("NO".to_owned(), |(before, after)| format!("{before} .. {after}"));
+        let (heard, all) = event.outside.heard;
+        let remark = if event.outside.good() { "" } else { "  BROKEN" };
+        let heard = format!("{heard} of {all}");
+        let _ = writeln!(text, "{:<22} {prices:>16} {heard:>20}{remark}", event.name);
     }
     text
 }

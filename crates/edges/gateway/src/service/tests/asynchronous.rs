@@ -278,7 +278,7 @@ async fn a_session_publishes_only_where_its_user_may() {
     let settings = ClientSettings { publishers, ..ClientSettings::default() };
     let served = serving_as(Wanted { settings, ..Wanted::default() });
     let ann = served.session().await;
-    let bob = served.sessions.create(Epoch(7), "bob").await.unwrap();
+    let bob = served.sessions.create(Epoch(7), "bob", None).await.unwrap();
     let url = format!("http://{}/v1/publish", served.address);
     let publish = async |session: Option<&str>| {
         let mut body = json!({"topic": "/axis", "payload": 1});

@@ -128,7 +128,7 @@ async fn what_a_million_sessions_cost() {
             let sessions = Arc::clone(&served.sessions);
             tokio::spawn(async move {
                 for _ in 0..SESSIONS_KEPT / 64 {
-                    sessions.create(Epoch(7), "ann").await.unwrap();
+                    sessions.create(Epoch(7), "ann", None).await.unwrap();
                 }
             })
         })
