@@ -39,10 +39,7 @@ issue() {
   shift 2
   for san in "$@"; do
     # Digits and dots, or anything with a colon, is an IP address.
-    case $san in
-    *:* | *[0-9].*[0-9].*[0-9].*[0-9]) [[ $san =~ [g-zG-Z_-] ]] && san=DNS:$san || san=IP:$san ;;
-    *) san=DNS:$san ;;
-    esac
+    if [[ $san == *:* || $san =~ ^[0-9.]+$ ]]; then san=IP:$san; else san=DNS:$san; fi
     names=${names:+$names,}$san
   done
   new_key "$folder/$name.key"

@@ -47,7 +47,7 @@ fn container(program: &Path, configuration: &str, drop_in: &str) -> Container {
     container.write("/etc/hotpair/admin.token", "integration-test-token").unwrap();
     container.write("/etc/systemd/system/hotpair@.service.d/test.conf", drop_in).unwrap();
     container
-        .run("systemd-sysusers && chgrp -R hotpair /etc/hotpair && systemctl daemon-reload")
+        .run("systemd-sysusers && chgrp -R hotpair /etc/hotpair && chmod 640 /etc/hotpair/admin.token && systemctl daemon-reload")
         .unwrap();
     container
 }

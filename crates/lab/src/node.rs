@@ -461,7 +461,7 @@ fn make(name: &str, own: &Site, peer: &Site, zookeeper: &[SocketAddr]) -> Result
 }
 
 /// The token of every node that is started here, for reading and for orders.
-pub(crate) const TOKEN: &str = "integration-test-token";
+pub const TOKEN: &str = "integration-test-token";
 /// A cold start on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// USER_HZ, the same on every Linux of today.

@@ -18,7 +18,7 @@ mod connector;
 mod error;
 mod identity;
 mod stream;
-#[cfg(any(test, feature = "testing"))]
+#[cfg(feature = "testing")]
 pub mod testing;
 mod validity;
 

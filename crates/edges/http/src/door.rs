@@ -84,3 +84,36 @@ impl Secured {
 
 /// The first byte of a TLS handshake.
 const HANDSHAKE: u8 = 22;
+
+#[cfg(test)]
+mod tests {
+    use hotpair_tls::testing::Authority;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// What becomes of these bytes from there, at a door that is open to this machine.
+    async fn came(first: &[u8], from: &str) -> Came {
+        let folder = tempfile::tempdir().unwrap();
+        let acceptor =
+            Authority::new(folder.path()).identity("a", &["127.0.0.1"]).server(&[]).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        stream.write_all(first).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let door = Door::new(listener, Some(acceptor)).with_plain_from_loopback();
+        let (accepted, _) = door.listener.accept().await.unwrap();
+        door.secured.unwrap().open(accepted, from.parse().unwrap()).await
+    }
+
+    #[tokio::test]
+    async fn plain_text_comes_in_from_this_machine_only() {
+        for here in ["127.0.0.1:9", "127.0.1.1:9", "[::1]:9", "[::ffff:127.0.0.1]:9"] {
+            assert!(matches!(came(b"GET", here).await, Came::In(Stream::Plain(_))), "{here}");
+        }
+        assert!(matches!(came(b"GET", "10.0.0.2:9").await, Came::Plain(_)));
+        assert!(matches!(came(b"", "127.0.0.1:9").await, Came::Gone));
+        assert!(matches!(came(b"\x16\x03\x01", "10.0.0.2:9").await, Came::Gone));
+        assert!(matches!(came(&[22; 64], "127.0.0.1:9").await, Came::Failed(_)));
+    }
+}

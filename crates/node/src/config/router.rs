@@ -338,6 +338,23 @@ mod tests {
     }
 
     #[test]
+    fn nodes_are_reached_over_tls_where_somebody_vouches_for_them() {
+        let url = |text: &str| {
+            let config = parse(text).unwrap();
+            RoutedNode::url(&config.nodes[0].client, &config.tls)
+        };
+        assert_eq!(url(EXAMPLE), "http://127.0.0.1:7100");
+        let trusting = changed("# authority = ", "authority = ");
+        assert_eq!(url(&trusting), "https://127.0.0.1:7100");
+        let plain = trusting.replace("\"127.0.0.1:7100\"", "\"http://127.0.0.1:7100\"");
+        assert_eq!(url(&plain), "http://127.0.0.1:7100");
+        let said = problems(&changed("\"127.0.0.1:7100\"", "\"https://127.0.0.1:7100\""));
+        assert!(said.contains("tls.authority is not given"), "{said}");
+        let said = problems(&changed("\"127.0.0.1:7100\"", "\"ftp://127.0.0.1:7100\""));
+        assert!(said.contains("write host:port"), "{said}");
+    }
+
+    #[test]
     fn a_missing_token_file_is_named() {
         let folder = std::env::temp_dir().join(format!("hotpair-router-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();

@@ -330,3 +330,72 @@ fn a_store_that_cannot_be_meant_is_refused_without_showing_its_password() {
     let own = said(&STORE.replace("\"orders\"", "\"hotpair.sessions\"\nsql = \"sessions\""));
     assert!(own.contains("the pair's own tables"), "{own}");
 }
+
+/// The example with these lines below `[tls]`.
+fn with_tls(lines: &str) -> String {
+    let text = EXAMPLE.replace("# insecure = true", &format!("{lines}\n# insecure = true"));
+    assert_ne!(text, EXAMPLE);
+    text
+}
+
+#[test]
+fn files_of_tls_lie_beside_the_configuration_and_are_read_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = hotpair_tls::testing::Authority::new(&folder.path().join("tls"));
+    let _ = authority.issue("a", &["127.0.0.1"]);
+    let file = folder.path().join("node.toml");
+    let read = |lines: &str| {
+        std::fs::write(&file, with_tls(lines)).unwrap();
+        NodeConfig::read(&file).map_err(|error| error.to_string())
+    };
+    let good =
+        "certificate = \"tls/a.pem\"\nkey = \"tls/a.key\"\nauthority = \"tls/authority.pem\"";
+    let config = read(good).unwrap();
+    let identity = config.identity.unwrap();
+    assert!(identity.is_server() && identity.trusts_somebody() && identity.warnings().is_empty());
+    assert_eq!(config.tls.key.unwrap(), folder.path().join("tls/a.key"));
+    assert!(read("").unwrap().identity.is_none());
+    let said = read("certificate = \"tls/a.pem\"").unwrap_err();
+    assert!(said.contains("tls.certificate is given and tls.key is not"), "{said}");
+    let said = read("authority = \"tls/other.pem\"").unwrap_err();
+    assert!(said.contains("tls.authority = ") && said.contains("tls/other.pem"), "{said}");
+}
+
+#[test]
+fn with_a_certificate_clients_and_operators_may_come_from_anywhere() {
+    let open = |text: &str| text.replace("\"127.0.0.1:7100\"", "\"0.0.0.0:7100\"");
+    let with = with_tls("certificate = \"a.pem\"\nkey = \"a.key\"");
+    assert!(parse(&open(&with)).is_ok());
+    let said = problems(&open(&with_tls("authority = \"authority.pem\"")));
+    assert!(said.contains("tls.certificate and tls.key are not given"), "{said}");
+}
+
+#[test]
+fn a_token_that_everybody_may_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("admin.token");
+    std::fs::write(&token, "secret\n").unwrap();
+    let text = EXAMPLE
+        .replace("# token_file = \"/etc/hotpair/admin.token\"", &format!("token_file = {token:?}"));
+    let mode =
+        |mode| std::fs::set_permissions(&token, std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o644);
+    let said = problems(&text);
+    assert!(said.contains("admin.token_file = ") && said.contains("chmod 600"), "{said}");
+    mode(0o640);
+    assert!(parse(&text).is_ok());
+}
+
+#[test]
+fn a_webhook_has_a_url_that_can_be_asked() {
+    let with = |url: &str| {
+        EXAMPLE.replace(
+            "# webhook = \"http://127.0.0.1:9093/api/v2/alerts\"",
+            &format!("webhook = {url:?}"),
+        )
+    };
+    assert!(parse(&with("https://alerts.example.org/api/v2/alerts")).is_ok());
+    let said = problems(&with("ftp://alerts.example.org/"));
+    assert!(said.contains("alerts.webhook") && said.contains("https://"), "{said}");
+}

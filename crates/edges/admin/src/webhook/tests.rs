@@ -2,8 +2,10 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use hotpair_http::{
-    Bytes, Counters, Handler, Limits, Refusal, Request, Response, StatusCode, bind, serve,
+    Bytes, Counters, Door, Handler, Limits, Refusal, Request, Response, StatusCode, bind, serve,
 };
+use hotpair_tls::Acceptor;
+use hotpair_tls::testing::Authority;
 use tokio::time::timeout;
 
 use super::*;
@@ -113,11 +115,12 @@ impl Handler for Alertmanager {
     }
 }
 
-fn listen(alertmanager: &Arc<Alertmanager>) -> SocketAddr {
+fn listen(alertmanager: &Arc<Alertmanager>, tls: Option<Acceptor>) -> SocketAddr {
     let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let counters = Arc::<Counters>::default();
-    tokio::spawn(serve(listener, Limits::admin(), Arc::clone(alertmanager), counters));
+    let door = Door::new(listener, tls);
+    tokio::spawn(serve(door, Limits::admin(), Arc::clone(alertmanager), counters));
     address
 }
 
@@ -125,7 +128,7 @@ fn listen(alertmanager: &Arc<Alertmanager>) -> SocketAddr {
 async fn alertmanager_hears_of_an_alert_again_and_again_and_then_of_its_end() {
     let alertmanager = Arc::<Alertmanager>::default();
     *alertmanager.refuse.lock().unwrap() = 1;
-    let address = listen(&alertmanager);
+    let address = listen(&alertmanager, None);
     let mut shown = snapshot();
     shown.alerts = vec![firing(AlertName::NoMaster, 1_700_000_000_123)];
     let (publish, snapshots) = watch::channel(Arc::new(shown.clone()));
@@ -165,4 +168,38 @@ async fn alertmanager_hears_of_an_alert_again_and_again_and_then_of_its_end() {
     assert_eq!(ends_at, "2023-11-14T22:13:21Z");
     drop(publish);
     timeout(LONG, webhook).await.expect("it ends with its node").unwrap();
+}
+
+#[tokio::test]
+async fn an_alertmanager_of_https_is_told_if_it_is_the_right_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path());
+    let server = authority.identity("alertmanager", &["127.0.0.1"]);
+    let alertmanager = Arc::<Alertmanager>::default();
+    let address = listen(&alertmanager, Some(server.server(&[]).unwrap()));
+    let mut shown = snapshot();
+    shown.alerts = vec![firing(AlertName::NoMaster, 5)];
+    let (_publish, snapshots) = watch::channel(Arc::new(shown));
+    let settings = |dialler| WebhookSettings {
+        dialler,
+        scheme: "https",
+        ..WebhookSettings::new(&format!("https://{address}/api/v2/alerts"))
+    };
+    // Nobody vouches for it: nothing is said to it.
+    let mut doubting = Webhook::new(settings(Dialler::plain()), snapshots.clone());
+    let shown = Arc::clone(&snapshots.borrow());
+    doubting.outbox.handle_alerts(&shown.alerts);
+    doubting.post(&shown).await;
+    assert_eq!((doubting.outbox.failures, alertmanager.taken.lock().unwrap().len()), (1, 0));
+    let trusting = Dialler::with_tls(authority.trusting().client(&[]).unwrap());
+    let webhook = tokio::spawn(Webhook::new(settings(trusting), snapshots).run());
+    let taken = async {
+        while alertmanager.taken.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LONG, taken).await.expect("it is told");
+    let first = alertmanager.taken.lock().unwrap()[0][0].clone();
+    assert!(first.generator_url.starts_with("https://"), "{}", first.generator_url);
+    webhook.abort();
 }
