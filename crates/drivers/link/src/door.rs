@@ -54,7 +54,7 @@ const WRITE_WITHIN: Duration = Duration::from_secs(2);
 /// Connections let in within one [`TURN`].
 const LET_IN_PER_TURN_MAX: u32 = 16;
 /// The same with TLS, where a stranger's first bytes cost us a signature.
-const HANDSHAKES_PER_TURN_MAX: u32 = 2;
+const HANDSHAKES_PER_TURN_MAX: u32 = 4;
 const TURN: Duration = Duration::from_millis(5);
 /// After an error of the listener (no free file descriptor, as a rule).
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);

@@ -1,3 +1,5 @@
+use hotpair_tls::testing::Authority;
+
 use super::*;
 
 fn parse(text: &str) -> Result<NodeConfig, Vec<String>> {
@@ -50,6 +52,67 @@ fn wrong_types_and_missing_keys_name_the_key() {
     assert!(said.contains("pair"), "{said}");
     let said = problems("pair = \"x\" node = ");
     assert!(said.contains("line 1"), "{said}");
+}
+
+/// The problems of the example in a folder of its own, read as a node reads it, with these files.
+fn problems_with(files: &[(&str, &str)], changes: &[(&str, &str)]) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let text = changes.iter().fold(EXAMPLE.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "{from}");
+        text.replacen(from, to, 1)
+    });
+    let config = folder.path().join("node.toml");
+    std::fs::write(&config, text).unwrap();
+    NodeConfig::read(&config).map_or_else(|error| error.to_string(), |_| String::new())
+}
+
+#[test]
+fn the_user_of_zookeeper_is_read_from_its_file() {
+    let auth = ("# auth =", "auth =");
+    assert_eq!(problems_with(&[("zk.auth", "pair:secret\n")], &[auth]), "");
+    let said = problems_with(&[("zk.auth", "secret\n")], &[auth]);
+    assert!(
+        said.contains("coordinator.zookeeper.auth") && said.contains("user:password"),
+        "{said}"
+    );
+    assert!(!said.contains("secret"), "{said}");
+    let said = problems_with(&[], &[auth]);
+    assert!(said.contains("coordinator.zookeeper.auth") && said.contains("zk.auth"), "{said}");
+}
+
+#[test]
+fn tls_to_zookeeper_needs_somebody_to_trust() {
+    let said = problems(&EXAMPLE.replacen("# tls = true", "tls = true", 1));
+    assert!(said.contains("coordinator.zookeeper.tls") && said.contains("tls.authority"), "{said}");
+}
+
+#[test]
+fn a_certificate_for_the_link_names_the_pair() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path());
+    let tls = |names: &[&str]| {
+        let files = authority.issue("a", names);
+        let read = |file: Option<PathBuf>| std::fs::read_to_string(file.unwrap()).unwrap();
+        let texts = [files.certificate, files.key, files.authority].map(read);
+        let [certificate, key, authority] = texts.each_ref().map(String::as_str);
+        problems_with(
+            &[("a.pem", certificate), ("a.key", key), ("authority.pem", authority)],
+            &[
+                ("# certificate = \"node-a.pem\"", "certificate = \"a.pem\""),
+                ("# key = \"node-a.key\"", "key = \"a.key\""),
+                ("# authority =", "authority ="),
+            ],
+        )
+    };
+    assert_eq!(tls(&["127.0.0.1", "trade"]), "");
+    let said = tls(&["127.0.0.1", "risk"]);
+    assert!(said.contains("tls.certificate is not for \"trade\""), "{said}");
 }
 
 #[test]
