@@ -23,7 +23,7 @@ use hotpair_lab::wait::eventually;
 const STEPS: [&str; 3] = ["store.batch", "store.fenced", "store.written"];
 const SOAK_RUNS: usize = 20;
 /// The planted bug has so many chances to show.
-const TRIES: usize = 6;
+const TRIES: usize = 3;
 /// The database writes down who changed what.
 const WATCH: &str = "
 CREATE TABLE watched (id bigserial, who text, what text);
@@ -127,7 +127,7 @@ fn a_frozen_master_with_a_batch_in_flight_changes_nothing_once_it_wakes() {
 fn a_fence_that_is_only_looked_at_is_found() {
     let _turn = Exclusive::acquire().unwrap();
     let mut scene = Scene::set(Planted::Bug("store-fence-by-select"));
-    // A master that wakes may find out first that it is none any more, and leave what it was about to do.
+    // A busy machine may miss a moment.
     let found = (0..TRIES).any(|run| !scene.play("store.fenced", run).unwrap());
     assert!(found, "the planted bug was not found in {TRIES} runs");
 }

@@ -1,8 +1,8 @@
 //! The thread that writes behind: it asks core's machine what is next, and does it.
 //!
 //! It reads the log's files and the store for itself: nobody who commits knows that it exists. Whatever
-//! it waits for, it looks up several times a second, to show how far it is and to leave at once what it
-//! has no right to any more: dropping a connection takes back what was not committed.
+//! it waits for, it looks up several times a second, to show how far it is and to leave what it has no
+//! right to any more: dropping a connection takes back what was not committed.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +33,9 @@ const STEP_WITHIN_MS: u64 = 60_000;
 const LONG_STEP_WITHIN_MS: u64 = 3_600_000;
 /// Nothing has to stay in the log.
 const NOTHING: u64 = u64::MAX;
+/// A step whose right is gone may end within so many looks: it was begun with right, what it writes was
+/// acknowledged, and whether it still may the fence decides, not this thread.
+const LOOKS_BEFORE_LEAVING: u32 = 5;
 /// Below everything that clients wait for, where there are processors to choose from.
 const NICE: i32 = 5;
 
@@ -331,7 +334,7 @@ impl Worker {
         let mut cursor = Cursor::default();
         loop {
             match self.outlook.attend(term, self.hands.copy_piece(&mut cursor)).await? {
-                Ok(true) => self.outlook.progressed(),
+                Ok(true) => self.outlook.progressed(term)?,
                 Ok(false) => break,
                 Err(failure) => return Ok(Err(failure)),
             }
@@ -343,7 +346,7 @@ impl Worker {
                 Ok(mark) => end = mark,
                 Err(failure) => return Ok(Err(failure)),
             }
-            self.outlook.progressed();
+            self.outlook.progressed(term)?;
         }
         let finished = self.outlook.attend(term, self.hands.finish(end)).await?;
         Ok(finished.map(|quarantined| (end, quarantined)))
@@ -463,9 +466,11 @@ impl Outlook {
         self.behind.right(&self.told.borrow())
     }
 
-    fn progressed(&mut self) {
+    /// A part of a copy is done; an error once there is no right to go on.
+    fn progressed(&mut self, term: &Term) -> Result<(), Left> {
         let now = self.now();
         self.behind.progressed(now);
+        if self.right().as_ref() == Some(term) { Ok(()) } else { Err(Left::Rightless) }
     }
 
     /// Looks at both sides and shows what it sees; none: the tables' thread is gone.
@@ -502,13 +507,15 @@ impl Outlook {
         Some(told)
     }
 
-    /// Waits for a step, looking up meanwhile; left once it takes too long or has no right any more.
+    /// Waits for a step, looking up meanwhile; left once it takes too long, or longer than a moment
+    /// without any right.
     async fn attend<T>(
         &mut self,
         term: &Term,
         step: impl Future<Output = Result<T, Failure>>,
     ) -> Result<Result<T, Failure>, Left> {
         let began = self.now();
+        let mut looks = 0;
         tokio::pin!(step);
         loop {
             tokio::select! {
@@ -517,7 +524,9 @@ impl Outlook {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             let told = self.look().ok_or(Left::Ended)?;
-            if self.behind.right(&told).as_ref() != Some(term) {
+            looks += 1;
+            let right = self.behind.right(&told);
+            if right.as_ref() != Some(term) && looks >= LOOKS_BEFORE_LEAVING {
                 return Err(Left::Rightless);
             }
             let within = if self.copying { LONG_STEP_WITHIN_MS } else { STEP_WITHIN_MS };
