@@ -211,7 +211,10 @@ fn rows_that_cannot_be_meant_change_nothing_and_end_nothing() {
     assert_eq!(desk.describe(master).unwrap()["rows"], ROWS);
     let scan = json!({"dataset": "positions", "from": ["a10"], "limit": 2});
     let scanned = desk.node(master).call(1102, &scan).unwrap()["data"]["rows"].clone();
-    assert_eq!((&scanned[0]["instrument"], &scanned[1]["instrument"]), (&json!("i10"), &json!("new")));
+    assert_eq!(
+        (&scanned[0]["instrument"], &scanned[1]["instrument"]),
+        (&json!("i10"), &json!("new"))
+    );
     let said = desk.pair.nodes[master].process().unwrap().log();
     assert!(said.contains("rows of a feed were refused"), "{said}");
 }
@@ -252,9 +255,14 @@ fn what_was_missed_is_loaded_anew_while_the_old_rows_serve() {
         let described = &answer["data"];
         ensure!(described["feed"] == "stale", "{answer}");
         ensure!(described["stale"].as_str().is_some_and(|why| why.contains("zmq://")), "{answer}");
-        ensure!(node.admin().get("/metrics")?.body.lines().any(|line| {
-            line.starts_with("hotpair_dataset_stale") && line.ends_with(" 1")
-        }), "no metric");
+        ensure!(
+            node.admin()
+                .get("/metrics")?
+                .body
+                .lines()
+                .any(|line| { line.starts_with("hotpair_dataset_stale") && line.ends_with(" 1") }),
+            "no metric"
+        );
         Ok(())
     })
     .unwrap();

@@ -84,9 +84,7 @@ fn rows_of_a_query_are_loaded_with_their_types_followed_and_loaded_again_after_a
         Ok(())
     })
     .unwrap();
-    let update = |version: u64, price: f64| {
-        json!({"account": "a10", "instrument": "i10", "version": version, "price": price})
-    };
+    let update = |version: u64, price: f64| json!({"account": "a10", "instrument": "i10", "version": version, "price": price});
     system.publish(&json!([update(5, 1.0), update(4, 2.0), update(6, 11.5)])).unwrap();
     eventually(LIMIT, "the newer one is in", || {
         let row = row(&pair.nodes[master], 10)?;
@@ -121,7 +119,10 @@ fn what_is_wrong_is_named_and_mended_it_is_loaded_by_itself() {
             ensure!(answer["error_no"] == FAILED, "{answer}");
             let reason = answer["data"]["reason"].as_str().unwrap_or_default();
             ensure!(reason.contains(named), "{named} is not in {reason}");
-            ensure!(reason.contains("postgres://") && !reason.contains("known-to-tests"), "{reason}");
+            ensure!(
+                reason.contains("postgres://") && !reason.contains("known-to-tests"),
+                "{reason}"
+            );
             Ok(())
         })
         .unwrap();
@@ -163,7 +164,8 @@ fn a_database_that_stands_still_holds_up_its_dataset_and_nothing_else() {
     let echo = pair.nodes[master].call(1901, &json!({"still": "here"})).unwrap();
     assert_eq!(echo["error_no"], 0, "{echo}");
     // The switch does not wait for it, the old master's query is cancelled, the new one's begins.
-    let answer = pair.nodes[master].admin().post("/switchover", &json!({"dry_run": false})).unwrap();
+    let answer =
+        pair.nodes[master].admin().post("/switchover", &json!({"dry_run": false})).unwrap();
     assert_eq!(answer.json().unwrap()["done"], true, "{}", answer.body);
     serves(&pair, 1 - master).unwrap();
     runs("1");

@@ -55,8 +55,7 @@ impl InvestmentSystem {
     /// Starts it again after a kill: at the same ports, without its tokens.
     pub fn start_again(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the investment system runs already");
-        let mut command =
-            Command::new(built_beside("hotpair-investment-system", "hotpair-lab")?);
+        let mut command = Command::new(built_beside("hotpair-investment-system", "hotpair-lab")?);
         command.arg("--http").arg(self.http.address().to_string());
         command.arg("--publish").arg(self.publish.address().to_string());
         command.arg("--log").arg(self.log_file());

@@ -213,9 +213,8 @@ fn status(shelf: &crate::datasets::Shelf) -> DatasetStatus {
             status.reason = Some(reason.clone());
         }
     }
-    status.as_of = shelf
-        .as_of()
-        .map(|as_of| DatasetAsOf { version: as_of.version, time_ms: as_of.wall_ms });
+    status.as_of =
+        shelf.as_of().map(|as_of| DatasetAsOf { version: as_of.version, time_ms: as_of.wall_ms });
     status.feed = shelf.updates().map(|updates| FeedStatus {
         state: kept.feed.word().to_owned(),
         reason: match &kept.feed {

@@ -11,9 +11,9 @@ use hotpair_core::pair::settings::CoordinatorKind;
 use hotpair_core::services::dataset::{ColumnKind, LoadMode};
 use hotpair_core::services::users;
 use hotpair_core::tables::replication::ReplicationSettings;
+use hotpair_feed::FeedAddress;
 use hotpair_gateway::{ClientSettings, SessionSettings};
 use hotpair_journal::Durability;
-use hotpair_feed::FeedAddress;
 use hotpair_store::{DatasetSpec, Source, Unpivot};
 use tokio::sync::watch;
 

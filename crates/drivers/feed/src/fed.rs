@@ -385,7 +385,8 @@ mod tests {
         assert_eq!(fed.apply(&update(8, 1, 2, Some(4.0)), 13), Ok(Applied::Older));
         assert_eq!(fed.apply(&update(10, 1, 2, Some(5.0)), 13), Ok(Applied::Inserted));
         assert_eq!(fed.rows(), 3);
-        let unknown = Update { fields: vec![("colour".to_owned(), Given::Null)], ..update(11, 1, 1, None) };
+        let unknown =
+            Update { fields: vec![("colour".to_owned(), Given::Null)], ..update(11, 1, 1, None) };
         assert!(matches!(fed.apply(&unknown, 14), Err(ApplyError::Update(_))));
     }
 

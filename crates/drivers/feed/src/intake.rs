@@ -128,8 +128,7 @@ impl Intake {
         for update in &updates {
             if let Some(jump) = state.contiguity.note(update.version) {
                 let missing = jump.to - jump.after - 1;
-                let reason =
-                    format!("{missing} updates are missing after version {}", jump.after);
+                let reason = format!("{missing} updates are missing after version {}", jump.after);
                 event = Some(FeedEvent::Missed { reason });
             }
             self.take_one(&mut state, update, wall_ms);
@@ -328,7 +327,8 @@ mod tests {
     }
 
     fn empty() -> Arc<dyn Dataset> {
-        let columns = [("k", ColumnKind::Integer), ("a", ColumnKind::Integer), ("b", ColumnKind::Text)];
+        let columns =
+            [("k", ColumnKind::Integer), ("a", ColumnKind::Integer), ("b", ColumnKind::Text)];
         Arc::new(Empty(columns.map(|(n, kind)| Column { name: n.to_owned(), kind }).to_vec()))
     }
 
@@ -351,7 +351,10 @@ mod tests {
         assert_eq!(left_out, 0);
         let wanted = [Value::Integer(1), Value::Integer(5), Value::Text("x".to_owned())];
         assert_eq!(row(&fed, 1).unwrap(), wanted);
-        assert_eq!(row(&fed, 2).unwrap(), [Value::Integer(2), Value::Null, Value::Text("y".to_owned())]);
+        assert_eq!(
+            row(&fed, 2).unwrap(),
+            [Value::Integer(2), Value::Null, Value::Text("y".to_owned())]
+        );
         // And on it goes.
         intake.take(br#"{"k":3,"a":9,"version":6}"#, 8);
         assert!(row(&fed, 3).is_some());
@@ -362,7 +365,9 @@ mod tests {
     fn what_cannot_be_read_is_counted_with_its_reason_and_ends_nothing() {
         let intake = Intake::new(vec!["k".to_owned()]);
         let (fed, _) = intake.replay(empty(), 0, 0).unwrap();
-        for broken in ["nonsense", r#"{"k":1}"#, r#"{"k":1,"c":2,"version":1}"#, r#"{"a":1,"version":1}"#] {
+        for broken in
+            ["nonsense", r#"{"k":1}"#, r#"{"k":1,"c":2,"version":1}"#, r#"{"a":1,"version":1}"#]
+        {
             intake.take(broken.as_bytes(), 1);
         }
         intake.take(br#"{"k":1,"a":"text","version":1}"#, 1);

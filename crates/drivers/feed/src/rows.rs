@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn a_message_is_a_row_or_a_list_of_rows() {
-        let one = br#" {"account":"A","amount":-3,"price":1.5,"open":true,"note":null,"version":7}"#;
+        let one =
+            br#" {"account":"A","amount":-3,"price":1.5,"open":true,"note":null,"version":7}"#;
         let fields = [
             ("account", Given::Text("A".to_owned())),
             ("amount", Given::Integer(-3)),

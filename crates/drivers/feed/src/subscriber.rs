@@ -223,7 +223,8 @@ mod tests {
         let address: FeedAddress = "zmq://10.0.0.7:6000".parse().unwrap();
         assert_eq!(address.to_string(), "zmq://10.0.0.7:6000");
         assert!("zmq://[::1]:6000".parse::<FeedAddress>().is_ok());
-        for wrong in ["10.0.0.7:6000", "tcp://a:1", "zmq://a", "zmq://:5", "zmq://a:0", "zmq://a:1/x"]
+        for wrong in
+            ["10.0.0.7:6000", "tcp://a:1", "zmq://a", "zmq://:5", "zmq://a:0", "zmq://a:1/x"]
         {
             let said = wrong.parse::<FeedAddress>().unwrap_err().to_string();
             assert!(said.contains(wrong) && said.contains("zmq://host:port"), "{said}");

@@ -270,7 +270,8 @@ mod tests {
             let (kind, cast) = kind_of(kind);
             (Column { name: name.to_owned(), kind }, cast)
         };
-        let columns = [column("a", &Type::INT4), column("b \"c\"", &Type::NUMERIC), column("d", &Type::UUID)];
+        let columns =
+            [column("a", &Type::INT4), column("b \"c\"", &Type::NUMERIC), column("d", &Type::UUID)];
         let wanted = "SELECT \"a\"::int8 AS \"a\", \"b \"\"c\"\"\"::float8 AS \"b \"\"c\"\"\", \
                       \"d\"::text AS \"d\" FROM (SELECT 1 -- all\n) AS hotpair_rows";
         assert_eq!(wrapped("SELECT 1 -- all", &columns), wanted);

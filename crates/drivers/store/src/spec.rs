@@ -86,12 +86,14 @@ impl FromStr for DatabaseSource {
     fn from_str(url: &str) -> Result<Self, SourceError> {
         let (address, query) = url.split_once("query=").unwrap_or((url, ""));
         let shown = without_password(address.trim_end_matches(['?', '&']));
-        let wrong = |what: &str| SourceError::Database { source_url: shown.clone(), what: what.to_owned() };
+        let wrong =
+            |what: &str| SourceError::Database { source_url: shown.clone(), what: what.to_owned() };
         if !address.ends_with(['?', '&']) || query.trim().is_empty() {
             return Err(wrong("it names no query: end it with ?query=SELECT …"));
         }
-        let query = unescaped(query)
-            .ok_or_else(|| wrong("a % of its query is no escape: write %25 for one that is meant"))?;
+        let query = unescaped(query).ok_or_else(|| {
+            wrong("a % of its query is no escape: write %25 for one that is meant")
+        })?;
         let config: tokio_postgres::Config = address
             .trim_end_matches(['?', '&'])
             .parse()
@@ -145,9 +147,7 @@ pub enum SourceError {
     #[error("source `{0}` is no URL: write file:///path/to/file.csv")]
     NoScheme(String),
     /// A scheme this version cannot read.
-    #[error(
-        "source `{source_url}` has the scheme `{scheme}`: there are file:// and postgres://"
-    )]
+    #[error("source `{source_url}` has the scheme `{scheme}`: there are file:// and postgres://")]
     Scheme {
         /// The whole source.
         source_url: String,

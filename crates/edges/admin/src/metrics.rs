@@ -10,11 +10,7 @@ use crate::service::{Live, TableFigures, UpstreamFigures};
 use crate::snapshot::Snapshot;
 
 /// Everything there is to scrape.
-pub(crate) fn text(
-    snapshot: &Snapshot,
-    open: Option<Epoch>,
-    live: &dyn Live,
-) -> String {
+pub(crate) fn text(snapshot: &Snapshot, open: Option<Epoch>, live: &dyn Live) -> String {
     let pair = escaped(&snapshot.pair);
     let node = escaped(&snapshot.node);
     let labels = format!("pair=\"{pair}\",node=\"{node}\"");
@@ -95,7 +91,8 @@ impl Page {
         let name = "hotpair_dataset_updates_total";
         self.head(name, "counter", "updates of a feed by what became of them")?;
         for (dataset, feed) in fed() {
-            let of = |result| format!("{}{}", label("name", &dataset.name), label("result", result));
+            let of =
+                |result| format!("{}{}", label("name", &dataset.name), label("result", result));
             self.line(name, &of("applied"), feed.applied)?;
             self.line(name, &of("older"), feed.older)?;
             self.line(name, &of("refused"), feed.refused)?;

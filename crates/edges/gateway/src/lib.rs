@@ -23,8 +23,8 @@ pub mod passwords;
 pub mod service;
 pub mod sessions;
 pub mod tables;
-pub mod upstream;
 mod under_way;
+pub mod upstream;
 
 pub use catalogue::{Builtin, Catalogue, CatalogueError, Does, Registered};
 pub use datasets::{Datasets, Found, Freshness};

@@ -190,9 +190,9 @@ impl Upstream {
         }
         // The answer is not shown: it may hold the token.
         let given = serde_json::from_slice::<LoginGiven>(&answer.body).ok();
-        let token = given.map(|given| given.user_token).filter(|token| {
-            !token.is_empty() && token.len() <= TOKEN_BYTES_MAX
-        });
+        let token = given
+            .map(|given| given.user_token)
+            .filter(|token| !token.is_empty() && token.len() <= TOKEN_BYTES_MAX);
         token.ok_or_else(|| {
             NoToken::Unavailable(format!(
                 "its answer has no \"user_token\" of 1 to {TOKEN_BYTES_MAX} bytes"
@@ -307,9 +307,8 @@ impl Upstream {
             return Ok(None);
         }
         let headers = [("content-type", "application/json")];
-        let answer = connection
-            .send(Method::POST, &url.path, &headers, body, self.settings.limit)
-            .await?;
+        let answer =
+            connection.send(Method::POST, &url.path, &headers, body, self.settings.limit).await?;
         let mut idle = self.idle.lock().expect("nobody panics with it");
         if connection.is_open() && idle.len() < IDLE_MAX {
             idle.push(connection);

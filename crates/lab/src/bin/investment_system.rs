@@ -44,7 +44,8 @@ fn main() -> Result<()> {
     let log = File::options().create(true).append(true).open(&arguments.log)?;
     let system = Arc::new(System { log: Mutex::new(log), ..System::default() });
     if let Some(address) = arguments.publish {
-        let listener = TcpListener::bind(address).with_context(|| format!("cannot bind {address}"))?;
+        let listener =
+            TcpListener::bind(address).with_context(|| format!("cannot bind {address}"))?;
         let shared = Arc::clone(&system);
         thread::spawn(move || shared.take_subscribers(&listener));
         let shared = Arc::clone(&system);
@@ -115,9 +116,9 @@ impl System {
         loop {
             let Some(request) = read_request(&mut reader)? else { return Ok(()) };
             let Request { method, path, body, last } = request;
-            let (status, answer) = self.answer(&method, &path, &body).unwrap_or_else(|error| {
-                (400, json!({"error": format!("{error:#}")}))
-            });
+            let (status, answer) = self
+                .answer(&method, &path, &body)
+                .unwrap_or_else(|error| (400, json!({"error": format!("{error:#}")})));
             let text = answer.to_string();
             let head = format!(
                 "HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -170,7 +171,9 @@ impl System {
         let token = format!("{user}-{}-{}", std::process::id(), state.next_token);
         state.tokens.insert(token.clone(), user.clone());
         drop(state);
-        self.write(&json!({"event": "login", "user": user, "user_token": token, "at_ms": wall_ms()}))?;
+        self.write(
+            &json!({"event": "login", "user": user, "user_token": token, "at_ms": wall_ms()}),
+        )?;
         Ok((200, json!({"user_token": token})))
     }
 
@@ -293,8 +296,7 @@ impl System {
             if is_command && body.starts_with(b"\x04PING") {
                 outgoing.write_all(&command(b"PONG", body.get(7..).unwrap_or_default()))?;
             }
-            let wants = (!is_command && body == [1])
-                || (is_command && body == b"\x09SUBSCRIBE");
+            let wants = (!is_command && body == [1]) || (is_command && body == b"\x09SUBSCRIBE");
             if wants && !std::mem::replace(&mut subscribed, true) {
                 let (queue, waiting) = sync_channel(QUEUE);
                 let stream = stream.try_clone()?;

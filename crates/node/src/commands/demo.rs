@@ -90,8 +90,7 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<Outcome> {
     say(&format!("  a lookup answers {sample}"));
     say("another client calls once every 20 ms …");
     let load = Load::start_at(vec![target], Plan { call: echo, ..Plan::default() });
-    let mut story =
-        Story::new(&mut pair, &mut zookeeper, &counters, &codes, &outside, &say);
+    let mut story = Story::new(&mut pair, &mut zookeeper, &counters, &codes, &outside, &say);
     story.tell()?;
     let events = story.end();
     let mut requests = load.stop()?;

@@ -105,10 +105,7 @@ fn assemble(
         journal,
         datasets: datasets.clone(),
     });
-    let link = match &config.peer {
-        Some(peer) => Some((peer.address.clone(), bind_peer(config)?)),
-        None => None,
-    };
+    let link = bind_link(config)?;
     let tables = TablesThread::start(settings::tables(config, clean), &me, facts.0.clone())?;
     let sessions = Arc::new(Sessions::new(tables.tables.clone(), settings::sessions(config)));
     let upstream = upstream::start(config, keeper.gate(), tables.tables.clone())?;
@@ -166,6 +163,12 @@ pub(super) fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
+}
+
+/// The other node's address and our own door, where there is another node.
+fn bind_link(config: &NodeConfig) -> Result<Option<(String, StdListener)>> {
+    let Some(peer) = &config.peer else { return Ok(None) };
+    Ok(Some((peer.address.clone(), bind_peer(config)?)))
 }
 
 fn bind_peer(config: &NodeConfig) -> Result<StdListener> {

@@ -234,3 +234,31 @@ fn both_nodes_must_have_the_same_services_and_may_have_other_ports_in_front() {
     assert_eq!(usual, of("127.0.0.1:4000", "127.0.0.1:5000"));
     assert_eq!(usual, of("200ms", "300ms"));
 }
+
+#[test]
+fn the_external_system_is_named_by_addresses_that_can_be_asked() {
+    let with = |more: &str| format!("{EXAMPLE}\n[upstream]\n{more}\n");
+    let said = problems(&with("login = \"ftp://h/login\""));
+    assert!(said.contains("upstream.login") && said.contains("ftp://h/login"), "{said}");
+    assert!(said.contains("sessions.users_file"), "{said}");
+    let said = problems(&with("heartbeat = \"http://h/beat\"\ninterval = \"1ms\""));
+    assert!(said.contains("upstream.login is missing"), "{said}");
+    assert!(said.contains("upstream.interval = \"1ms\""), "{said}");
+    let said = problems(&with("intervall = \"1s\""));
+    assert!(said.contains("upstream.intervall") && said.contains("interval?"), "{said}");
+}
+
+#[test]
+fn a_feed_is_an_address_and_a_database_has_a_query() {
+    let dataset = |more: &str| {
+        let text = format!("{EXAMPLE}\n[[datasets]]\nname = \"d\"\nkey = [\"k\"]\n{more}\n");
+        let config = NodeConfig::parse(&text, &BTreeMap::new()).unwrap();
+        crate::settings::datasets(&config).map_err(|problems| problems.join("\n"))
+    };
+    let good =
+        dataset("source = \"postgres://u:p@h/db?query=SELECT 1 AS k\"\nfeed = \"zmq://h:1\"");
+    assert!(good.unwrap()[0].feed.is_some());
+    let said = dataset("source = \"postgres://u:hush@h/db\"\nfeed = \"tcp://h:1\"").unwrap_err();
+    assert!(said.contains("zmq://host:port") && said.contains("names no query"), "{said}");
+    assert!(!said.contains("hush"), "{said}");
+}

@@ -175,12 +175,7 @@ impl Following {
 
     /// Takes in what happened to a subscription; nothing if it is not the present one.
     #[must_use]
-    pub fn handle_feed(
-        &mut self,
-        of: Subscription,
-        event: FeedEvent,
-        now_ms: u64,
-    ) -> Vec<Effect> {
+    pub fn handle_feed(&mut self, of: Subscription, event: FeedEvent, now_ms: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
         let Some(feed) = self.feed.as_mut().filter(|feed| feed.link.subscription() == Some(of))
         else {
@@ -231,7 +226,9 @@ impl Following {
         match (self.loading.state(), &feed.held) {
             _ if feed.link == Link::Off => FeedState::Off,
             (DatasetState::Ready { .. }, Ok(())) => FeedState::Live,
-            (DatasetState::Ready { .. }, Err(reason)) => FeedState::Stale { reason: reason.clone() },
+            (DatasetState::Ready { .. }, Err(reason)) => {
+                FeedState::Stale { reason: reason.clone() }
+            }
             _ if feed.replaying.is_some() => FeedState::Replaying,
             (DatasetState::Absent, _) => FeedState::Subscribing,
             (DatasetState::Loading { .. } | DatasetState::Failed { .. }, _) => FeedState::Loading,
@@ -243,8 +240,9 @@ impl Following {
         let own = self.feed.as_ref().and_then(|feed| match feed.link {
             Link::Off => None,
             Link::Settling { since_ms, .. } => Some(since_ms + SETTLE_MS),
-            Link::Dialing { since_ms, .. } => (*self.loading.state() == DatasetState::Absent)
-                .then_some(since_ms + PATIENCE_MS),
+            Link::Dialing { since_ms, .. } => {
+                (*self.loading.state() == DatasetState::Absent).then_some(since_ms + PATIENCE_MS)
+            }
             Link::Up { .. } => self.wants_renewal().then_some(feed.renewals.not_before_ms),
         });
         [own, self.loading.deadline_ms()].into_iter().flatten().min()
@@ -354,9 +352,10 @@ impl Following {
     }
 
     fn wants_renewal(&self) -> bool {
-        let missing = self.feed.as_ref().is_some_and(|feed| {
-            matches!(feed.link, Link::Up { .. }) && feed.held.is_err()
-        });
+        let missing = self
+            .feed
+            .as_ref()
+            .is_some_and(|feed| matches!(feed.link, Link::Up { .. }) && feed.held.is_err());
         let ready = matches!(self.loading.state(), DatasetState::Ready { .. });
         missing && ready && self.loading.running().is_none()
     }

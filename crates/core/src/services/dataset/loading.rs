@@ -396,9 +396,9 @@ impl Loading {
             DatasetState::Ready { .. } => {
                 self.renewal.filter(|(attempt, _)| *attempt == of).map(|(_, since_ms)| since_ms)
             }
-            DatasetState::Loading { .. }
-            | DatasetState::Absent
-            | DatasetState::Failed { .. } => None,
+            DatasetState::Loading { .. } | DatasetState::Absent | DatasetState::Failed { .. } => {
+                None
+            }
         }
     }
 }

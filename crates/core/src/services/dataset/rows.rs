@@ -4,7 +4,6 @@ use std::fmt;
 
 use super::value::{Column, ColumnKind, Row, Value};
 
-
 /// Why a key was not understood. Nothing was looked up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {

@@ -187,7 +187,7 @@ pub struct Contiguity {
 impl Contiguity {
     /// The next update has this version; what is missing before it, if that is known.
     pub fn note(&mut self, version: u64) -> Option<Jump> {
-        let Some(after) = self.last.replace(version) else { return None };
+        let after = self.last.replace(version)?;
         if version == after.wrapping_add(1) {
             self.run = self.run.saturating_add(1);
             return None;
@@ -244,13 +244,16 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_by_its_column() {
         let key = [("account", text("A")), ("day", text("1990-01-02"))];
-        let with = |more: (&str, Given)| prepare(
-            &columns(),
-            &[0, 1],
-            &update(&[key.as_slice(), &[more]].concat()),
-        ).unwrap_err().to_string();
+        let with = |more: (&str, Given)| {
+            prepare(&columns(), &[0, 1], &update(&[key.as_slice(), &[more]].concat()))
+                .unwrap_err()
+                .to_string()
+        };
         assert_eq!(with(("colour", text("red"))), "there is no column `colour`");
-        assert_eq!(with(("amount", Given::Float(1.5))), "column `amount` is integer, a number was given");
+        assert_eq!(
+            with(("amount", Given::Float(1.5))),
+            "column `amount` is integer, a number was given"
+        );
         assert_eq!(with(("price", text("3"))), "column `price` is float, text was given");
         let half = prepare(&columns(), &[0, 1], &update(&key[..1])).unwrap_err().to_string();
         assert_eq!(half, "key column `day` is missing or null");

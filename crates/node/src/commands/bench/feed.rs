@@ -48,9 +48,9 @@ pub(super) fn measure(updates: u64, seconds: u64) -> Result<Value> {
 }
 
 /// Figures without and with the feed, and how many times longer the 99th percentile is with it.
-fn compared(without: Value, with: Value, applied_per_second: f64) -> Result<Value> {
+fn compared(without: &Value, with: &Value, applied_per_second: f64) -> Result<Value> {
     let p99 = |figures: &Value| figures["p99_us"].as_f64().context("no p99");
-    let ratio = p99(&with)? / p99(&without)?;
+    let ratio = p99(with)? / p99(without)?;
     Ok(json!({
         "without": without, "with": with, "updates_per_second": applied_per_second,
         "p99_ratio": ratio,
@@ -125,7 +125,7 @@ fn in_process(file: &Path, updates: u64, seconds: u64) -> Result<Value> {
     let before = (intake.totals().applied, Instant::now());
     let with = look_up(&*fed, seconds)?;
     let applied = (intake.totals().applied - before.0) as f64 / before.1.elapsed().as_secs_f64();
-    let mut report = compared(without, with, applied)?;
+    let mut report = compared(&without, &with, applied)?;
     report["gaps"] = missed.load(Ordering::SeqCst).into();
     Ok(report)
 }
@@ -194,7 +194,7 @@ fn through_http(file: &Path, updates: u64, seconds: u64) -> Result<Value> {
     let before = (applied()?, Instant::now());
     let with = ask(address, seconds)?;
     let applied = (applied()? - before.0) as f64 / before.1.elapsed().as_secs_f64();
-    compared(without, with, applied)
+    compared(&without, &with, applied)
 }
 
 /// Lookups at a constant rate on some connections.
@@ -244,7 +244,11 @@ async fn ask_one(
             ensure!(stream.read_buf(&mut bytes).await? > 0, "the connection ended");
         }
         times.push(u32::try_from(due.elapsed().as_nanos()).unwrap_or(u32::MAX));
-        ensure!(bytes.windows(14).any(|part| part == b"\"error_no\":0,\""), "{}", String::from_utf8_lossy(&bytes));
+        ensure!(
+            bytes.windows(14).any(|part| part == b"\"error_no\":0,\""),
+            "{}",
+            String::from_utf8_lossy(&bytes)
+        );
     }
     Ok(times)
 }

@@ -210,11 +210,13 @@ fn counters(counted: &[Counted]) -> String {
 
 /// Prices and heartbeats after each event.
 fn seen_outside(events: &[Event]) -> String {
-    let mut text = format!("\n{:<22} {:>16} {:>20}\n", "afterwards", "price changes", "heartbeats go on");
+    let mut text =
+        format!("\n{:<22} {:>16} {:>20}\n", "afterwards", "price changes", "heartbeats go on");
     for event in events {
-        let prices = event.outside.prices.map_or("NO".to_owned(), |(before, after)| {
-            format!("{before} .. {after}")
-        });
+        let prices = event
+            .outside
+            .prices
+            .map_or("NO".to_owned(), |(before, after)| format!("{before} .. {after}"));
         let (heard, all) = event.outside.heard;
         let remark = if event.outside.good() { "" } else { "  BROKEN" };
         let heard = format!("{heard} of {all}");
