@@ -29,7 +29,7 @@ fn an_unknown_key_is_named_with_its_line_and_a_near_one() {
 #[test]
 fn sections_of_later_versions_are_refused_by_name() {
     let said = problems(&format!("{EXAMPLE}\n[hooks]\npromote = \"x\"\n"));
-    assert!(said.contains("upstream is not built in this version"), "{said}");
+    assert!(said.contains("hooks is not built in this version"), "{said}");
     let said = problems(&EXAMPLE.replace("kind = \"zookeeper\"", "kind = \"keepalived\""));
     assert!(said.contains("coordinator.kind = \"keepalived\" is not built"), "{said}");
 }
