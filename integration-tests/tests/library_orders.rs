@@ -58,7 +58,8 @@ fn an_embedded_node_places_each_order_once_whoever_dies() {
         file.display()
     );
     let example = built_beside("examples/orders", "hotpair-node").unwrap();
-    let options = Options { binary: Some(example), more: [more.clone(), more], ..Options::default() };
+    let options =
+        Options { binary: Some(example), more: [more.clone(), more], ..Options::default() };
     let mut lab = TableLab::new(&options).unwrap();
     let nodes = lab.pair.nodes.each_ref().map(|node| node.client().with_limit(ATTEMPT_LIMIT));
     let sessions: Vec<String> = (0..3).map(|_| lab.token().unwrap()).collect();

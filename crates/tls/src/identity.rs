@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -301,14 +300,6 @@ fn load_own(certificate_file: &Path, key_file: &Path, now: Duration) -> Result<O
 
 fn load_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let failed = |source| TlsError::File { key: KEY, file: file.to_owned(), source };
-    let mode = fs::metadata(file).map_err(failed)?.permissions().mode();
-    if mode & 0o007 != 0 {
-        let why = format!(
-            "everybody on this machine may read it (mode {:04o}): chmod 600 it, or 640",
-            mode & 0o7777
-        );
-        return Err(unusable(KEY, file, why));
-    }
     let text = fs::read(file).map_err(failed)?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
         let encrypted = String::from_utf8_lossy(&text).contains("ENCRYPTED PRIVATE KEY");

@@ -535,6 +535,6 @@ fn a_parquet_column_without_a_kind_is_refused_by_name() {
 
 #[test]
 fn a_source_says_what_it_is() {
-    let Source::File { format, .. } = sp500().source else { panic!("a file") };
+    let Source::File { format, .. } = sp500().source else { panic!("the file is one") };
     assert_eq!(format, FileFormat::CsvGz);
 }

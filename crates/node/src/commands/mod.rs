@@ -39,18 +39,18 @@ pub(crate) fn operator(command: impl Future<Output = Result<Outcome>>) -> Result
 pub(crate) fn check_config(file: &Path) -> Result<Outcome> {
     if RouterConfig::is_meant(file) {
         let config = RouterConfig::read(file)?;
-        say_doubts(config.identity.as_deref());
+        say_doubts(&config.doubts);
         return print(&format!("{}: router of pair {}: good\n", file.display(), config.pair));
     }
     let config = NodeConfig::read(file)?;
     settings::datasets(&config).map_err(|problems| config_error(file, problems))?;
-    say_doubts(config.identity.as_deref());
+    say_doubts(&config.doubts);
     print(&format!("{}: node {} of pair {}: good\n", file.display(), config.node, config.pair))
 }
 
 /// What is good today and will not be for long.
-fn say_doubts(identity: Option<&hotpair_tls::Identity>) {
-    for doubt in identity.map(hotpair_tls::Identity::warnings).unwrap_or_default() {
+fn say_doubts(doubts: &[String]) {
+    for doubt in doubts {
         // Nobody is left to tell if standard error is closed.
         let _ = writeln!(std::io::stderr(), "hotpair: warning: {doubt}");
     }

@@ -81,7 +81,7 @@ pub(crate) fn run_node(
         admin = %config.listen.admin, peer = ?config.listen.peer,
         peer_admin = config.peer.as_ref().and_then(|peer| peer.admin.as_deref()), "node starts"
     );
-    tls::warn(config.identity.as_deref());
+    tls::warn(&config.doubts);
     for name in config.unreachable_addresses() {
         tracing::warn!(
             "others are told an address for {name} that they cannot reach: give advertise.{name}"
@@ -128,8 +128,7 @@ fn assemble(
         datasets: datasets.clone(),
     });
     let peer = settings::peer(config)?;
-    let listener = config.peer.as_ref().map(|_| bind_peer(config)).transpose()?;
-    let link = peer.clone().zip(listener);
+    let link = bind_link(config, peer.clone())?;
     let (tables, store_shown) = start_tables(config, peer, clean, &me, &facts.0)?;
     let sessions = Arc::new(Sessions::new(tables.tables.clone(), settings::sessions(config)));
     let upstream = upstream::start(config, keeper.gate(), tables.tables.clone())?;
@@ -204,6 +203,14 @@ pub(super) fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
+}
+
+/// The other node's address and our own door, where there is another node.
+fn bind_link(
+    config: &NodeConfig,
+    peer: Option<MasterAddress>,
+) -> Result<Option<(MasterAddress, StdListener)>> {
+    peer.map(|peer| Ok((peer, bind_peer(config)?))).transpose()
 }
 
 fn bind_peer(config: &NodeConfig) -> Result<StdListener> {

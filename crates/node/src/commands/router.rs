@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &RouterArguments) -> Result<Outcome> {
     let operators = bind(&watching, "listen.admin", config.listen.admin)?;
     let (client, admin) = (config.listen.client, config.listen.admin);
     tracing::info!(pair = config.pair, %client, %admin, "router starts");
-    tls::warn(identity);
+    tls::warn(&config.doubts);
     let acceptor = tls::acceptor(identity)?;
     let clients = Door::new(clients, acceptor.clone());
     let operators = Door::new(operators, acceptor).with_plain_from_loopback();

@@ -69,6 +69,9 @@ pub(crate) struct NodeConfig {
     /// The user of ZooKeeper; nobody in particular if none is configured.
     #[serde(skip)]
     pub(crate) zookeeper_auth: Option<Auth>,
+    /// What is good enough to start with, and is to be told.
+    #[serde(skip)]
+    pub(crate) doubts: Vec<String>,
     /// The external investment system.
     pub(crate) upstream: Option<UpstreamConfig>,
     /// Large read-mostly data to load.
@@ -409,6 +412,15 @@ impl NodeConfig {
         config.tls = config.tls.below(folder);
         config.identity = config.tls.read().map_err(fail)?;
         config.check_link_certificate().map_err(fail)?;
+        let auth = config.coordinator.zookeeper.as_ref().and_then(|z| z.auth.as_ref());
+        let auth = auth.map(|auth| folder.join(auth));
+        let secrets = [
+            ("admin.token_file", config.admin.token_file.as_ref()),
+            ("admin.read_token_file", config.admin.read_token_file.as_ref()),
+            ("tls.key", config.tls.key.as_ref()),
+            ("coordinator.zookeeper.auth", auth.as_ref()),
+        ];
+        config.doubts = tls::doubts(config.identity.as_deref(), secrets);
         Ok(config)
     }
 

@@ -31,6 +31,9 @@ pub(crate) struct RouterConfig {
     #[serde(default)]
     pub(crate) tls: Tls,
     /// What the files of `[tls]` say; none if none is given.
+    /// What is good enough to start with, and is to be told.
+    #[serde(skip)]
+    pub(crate) doubts: Vec<String>,
     #[serde(skip)]
     pub(crate) identity: Option<Arc<Identity>>,
     /// The text of `admin.read_token_file`, blanks at either end left out.
@@ -186,6 +189,11 @@ impl RouterConfig {
         }
         config.tls = config.tls.below(file.parent().unwrap_or(Path::new("")));
         config.identity = config.tls.read().map_err(fail)?;
+        let secrets = [
+            ("admin.read_token_file", config.admin.read_token_file.as_ref()),
+            ("tls.key", config.tls.key.as_ref()),
+        ];
+        config.doubts = tls::doubts(config.identity.as_deref(), secrets);
         Ok(config)
     }
 

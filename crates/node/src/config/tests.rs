@@ -31,7 +31,7 @@ fn an_unknown_key_is_named_with_its_line_and_a_near_one() {
 #[test]
 fn sections_of_later_versions_are_refused_by_name() {
     let said = problems(&format!("{EXAMPLE}\n[hooks]\npromote = \"x\"\n"));
-    assert!(said.contains("upstream is not built in this version"), "{said}");
+    assert!(said.contains("hooks is not built in this version"), "{said}");
     let said = problems(&EXAMPLE.replace("kind = \"zookeeper\"", "kind = \"keepalived\""));
     assert!(said.contains("coordinator.kind = \"keepalived\" is not built"), "{said}");
 }
@@ -404,7 +404,7 @@ fn with_tls(lines: &str) -> String {
 #[test]
 fn files_of_tls_lie_beside_the_configuration_and_are_read_with_it() {
     let folder = tempfile::tempdir().unwrap();
-    let authority = hotpair_tls::testing::Authority::new(&folder.path().join("tls"));
+    let authority = Authority::new(&folder.path().join("tls"));
     let _ = authority.issue("a", &["127.0.0.1"]);
     let file = folder.path().join("node.toml");
     let read = |lines: &str| {
@@ -434,20 +434,22 @@ fn with_a_certificate_clients_and_operators_may_come_from_anywhere() {
 }
 
 #[test]
-fn a_token_that_everybody_may_read_is_refused() {
+fn a_token_that_everybody_may_read_is_told() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("admin.token");
     std::fs::write(&token, "secret\n").unwrap();
     let text = EXAMPLE
         .replace("# token_file = \"/etc/hotpair/admin.token\"", &format!("token_file = {token:?}"));
-    let mode =
-        |mode| std::fs::set_permissions(&token, std::fs::Permissions::from_mode(mode)).unwrap();
-    mode(0o644);
-    let said = problems(&text);
+    let file = folder.path().join("node.toml");
+    std::fs::write(&file, text).unwrap();
+    let doubts = |mode| {
+        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(mode)).unwrap();
+        NodeConfig::read(&file).unwrap().doubts
+    };
+    let said = doubts(0o644).join(" ");
     assert!(said.contains("admin.token_file = ") && said.contains("chmod 600"), "{said}");
-    mode(0o640);
-    assert!(parse(&text).is_ok());
+    assert_eq!(doubts(0o640), Vec::<String>::new());
 }
 
 #[test]
@@ -461,4 +463,32 @@ fn a_webhook_has_a_url_that_can_be_asked() {
     assert!(parse(&with("https://alerts.example.org/api/v2/alerts")).is_ok());
     let said = problems(&with("ftp://alerts.example.org/"));
     assert!(said.contains("alerts.webhook") && said.contains("https://"), "{said}");
+}
+
+#[test]
+fn the_external_system_is_named_by_addresses_that_can_be_asked() {
+    let with = |more: &str| format!("{EXAMPLE}\n[upstream]\n{more}\n");
+    let said = problems(&with("login = \"ftp://h/login\""));
+    assert!(said.contains("upstream.login") && said.contains("ftp://h/login"), "{said}");
+    assert!(said.contains("sessions.users_file"), "{said}");
+    let said = problems(&with("heartbeat = \"http://h/beat\"\ninterval = \"1ms\""));
+    assert!(said.contains("upstream.login is missing"), "{said}");
+    assert!(said.contains("upstream.interval = \"1ms\""), "{said}");
+    let said = problems(&with("intervall = \"1s\""));
+    assert!(said.contains("upstream.intervall") && said.contains("interval?"), "{said}");
+}
+
+#[test]
+fn a_feed_is_an_address_and_a_database_has_a_query() {
+    let dataset = |more: &str| {
+        let text = format!("{EXAMPLE}\n[[datasets]]\nname = \"d\"\nkey = [\"k\"]\n{more}\n");
+        let config = NodeConfig::parse(&text, &BTreeMap::new()).unwrap();
+        crate::settings::datasets(&config).map_err(|problems| problems.join("\n"))
+    };
+    let good =
+        dataset("source = \"postgres://u:p@h/db?query=SELECT 1 AS k\"\nfeed = \"zmq://h:1\"");
+    assert!(good.unwrap()[0].feed.is_some());
+    let said = dataset("source = \"postgres://u:hush@h/db\"\nfeed = \"tcp://h:1\"").unwrap_err();
+    assert!(said.contains("zmq://host:port") && said.contains("names no query"), "{said}");
+    assert!(!said.contains("hush"), "{said}");
 }

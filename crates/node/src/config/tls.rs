@@ -90,10 +90,34 @@ pub(crate) fn dialler_of_the_world(
 }
 
 /// Says what an operator should know of the files before it becomes a problem.
-pub(crate) fn warn(identity: Option<&Identity>) {
-    for warning in identity.map(Identity::warnings).unwrap_or_default() {
-        tracing::warn!(warning, "certificates");
+pub(crate) fn warn(doubts: &[String]) {
+    for doubt in doubts {
+        tracing::warn!(doubt, "configuration");
     }
+}
+
+/// What an operator should know of the certificates, and of files with a secret that are for everybody
+/// on this machine to read. That is told and not refused: a pair that does not start is worse.
+pub(super) fn doubts<'a>(
+    identity: Option<&Identity>,
+    secrets: impl IntoIterator<Item = (&'static str, Option<&'a PathBuf>)>,
+) -> Vec<String> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut doubts = identity.map(|identity| identity.warnings().to_vec()).unwrap_or_default();
+    for (key, file) in secrets {
+        let Some(file) = file else { continue };
+        let Ok(metadata) = std::fs::metadata(file) else { continue };
+        let mode = metadata.permissions().mode();
+        if mode & 0o007 != 0 {
+            doubts.push(format!(
+                "{key} = {:?}: everybody on this machine may read it (mode {:04o}): chmod 600 it, or \
+                 640",
+                file.display(),
+                mode & 0o7777
+            ));
+        }
+    }
+    doubts
 }
 
 /// The names by which a port is asked from this machine itself: those of the certificate, the
@@ -109,17 +133,8 @@ pub(crate) fn hosts<'a>(
     Hosts::new(names.iter().map(String::as_str))
 }
 
-/// A file with a secret: there, and not for everybody to read.
+/// A file with a secret: there.
 pub(super) fn check_secret(key: &str, file: &Path) -> Result<(), String> {
-    use std::os::unix::fs::PermissionsExt;
-    let told = |why: String| format!("{key} = {:?}: {why}", file.display());
-    let mode =
-        std::fs::metadata(file).map_err(|error| told(error.to_string()))?.permissions().mode();
-    if mode & 0o007 != 0 {
-        return Err(told(format!(
-            "everybody on this machine may read it (mode {:04o}): chmod 600 it, or 640",
-            mode & 0o7777
-        )));
-    }
-    Ok(())
+    let told = |error: std::io::Error| format!("{key} = {:?}: {error}", file.display());
+    std::fs::metadata(file).map(drop).map_err(told)
 }

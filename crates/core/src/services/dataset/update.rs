@@ -187,7 +187,7 @@ pub struct Contiguity {
 impl Contiguity {
     /// The next update has this version; what is missing before it, if that is known.
     pub fn note(&mut self, version: u64) -> Option<Jump> {
-        let Some(after) = self.last.replace(version) else { return None };
+        let after = self.last.replace(version)?;
         if version == after.wrapping_add(1) {
             self.run = self.run.saturating_add(1);
             return None;
