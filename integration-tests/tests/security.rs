@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which report by panicking")]
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -231,6 +233,65 @@ fn a_pair_whose_link_is_under_tls_replicates_and_takes_over_at_once() {
     assert_eq!(causes.last().map(String::as_str), Some("peer_dead"));
     pair.nodes[master].start().unwrap();
     both_in_sync(&znodes).unwrap();
+}
+
+#[test]
+fn a_pair_changes_to_tls_one_node_after_the_other() {
+    let _turn = Exclusive::acquire().unwrap();
+    let zookeeper = ZooKeeper::standalone().unwrap();
+    let certificates = Certificates::new();
+    let mut pair = Pair::here(&zookeeper.addresses()).unwrap();
+    for node in &mut pair.nodes {
+        node.start().unwrap();
+    }
+    let znodes = Znodes::connect(&zookeeper.addresses()).unwrap();
+    both_in_sync(&znodes).unwrap();
+    let insecure = ("HOTPAIR__TLS__INSECURE".to_owned(), "true".to_owned());
+    for step in ["both are spoken", "TLS only"] {
+        for index in [0, 1] {
+            let node = &mut pair.nodes[index];
+            node.stop(LIMIT).unwrap();
+            // What the other one holds is enough to go on, at each step of the way.
+            takes_over(&znodes, &pair.nodes[1 - index]).unwrap();
+            let node = &mut pair.nodes[index];
+            node.environment.clear();
+            certificates.give(node, "ours", &NAMES);
+            if step == "both are spoken" {
+                node.environment.push(insecure.clone());
+            }
+            let before = meetings(node).unwrap();
+            node.start().unwrap();
+            eventually(LIMIT, "it meets its peer again", || {
+                ensure!(meetings(node)? > before);
+                Ok(())
+            })
+            .unwrap();
+            both_in_sync(&znodes).unwrap();
+        }
+    }
+    for node in &pair.nodes {
+        let mut stranger = TcpStream::connect(node.settings.link).unwrap();
+        stranger.set_read_timeout(Some(LIMIT)).unwrap();
+        stranger.write_all(&[0, 0, 0, 2, 1, b'{']).unwrap();
+        let mut said = Vec::new();
+        stranger.read_to_end(&mut said).unwrap();
+        assert!(String::from_utf8_lossy(&said).contains("speaks TLS only"));
+    }
+}
+
+/// Waits until this node holds the mastership.
+fn takes_over(znodes: &Znodes, node: &Node) -> Result<()> {
+    eventually(LIMIT, "the other node is master", || {
+        let (name, _) = master_znode(znodes)?;
+        ensure!(name == node.settings.node, "{name} is");
+        Ok(())
+    })
+}
+
+/// How often the node's peer began to answer, in all its lives.
+fn meetings(node: &Node) -> Result<usize> {
+    let journal = Journal::read(node)?;
+    Ok(journal.of("peer").filter(|line| line["text"] == "the peer answers").count())
 }
 
 #[test]

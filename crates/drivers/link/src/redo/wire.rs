@@ -22,7 +22,7 @@ const GATHER_BYTES: usize = 64 * 1_024;
 /// Bytes read from the socket at a time.
 const READ_BYTES: usize = 128 * 1_024;
 
-/// The connection. [`Wire::reader`] and [`Wire::writer`] are for one thread each.
+/// The connection; its reading side and its writing side are for one thread each.
 #[derive(Debug)]
 pub struct Wire {
     socket: TcpStream,
