@@ -9,6 +9,8 @@
 //!               agent ──▶ coordinator                 epoch, holder, sync record; ambiguous answers
 //! ```
 //!
+//! Clients also call a program beside the nodes (`programs`), whose effects are counted.
+//!
 //! The machines are real; disk, stream and the deciding of who may serve (`agent`) are models that
 //! keep the contract of [`TablesEffect`] as a careful driver does. What each seed breaks is drawn
 //! (`plan`, `storm`); faults are aimed at each phase of following, on both sides, and counted. The

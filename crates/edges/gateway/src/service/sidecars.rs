@@ -34,7 +34,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::failure::{Failure, Remembered};
+use super::failure::{Failure, Remembered, outcome_of_reply};
 use super::tickets::{Ticket, put_answer};
 use super::{ClientService, Outcome};
 use crate::function::Caller;
@@ -293,9 +293,9 @@ impl ClientService {
         }
         let request = errand.record(intended.as_ref(), &outcome, changed.clone());
         let refused = match self.commit_inside(&errand.pass, request).await {
-            Ok(_) => {
+            Ok(reply) => {
                 (self.reached)("reply.acknowledged");
-                return outcome;
+                return errand.keep.kept(&reply, outcome);
             }
             Err(NotCommitted::Conflict) if changed == Changed::default() => {
                 // The call was ended by somebody else, or its session.
@@ -321,7 +321,7 @@ impl ClientService {
         let outcome = Err(refused.into());
         let request = errand.record(intended.as_ref(), &outcome, Changed::default());
         match self.commit_inside(&errand.pass, request).await {
-            Ok(_) => outcome,
+            Ok(reply) => errand.keep.kept(&reply, outcome),
             Err(NotCommitted::Conflict) => Err(Failure::Superseded),
             Err(other) => Err(other.into()),
         }
@@ -349,6 +349,14 @@ impl Keep {
             Self::Nowhere => None,
             Self::Reply(numbered) => Some(numbered.session),
             Self::Row(ticket, _) => Some(ticket.session),
+        }
+    }
+
+    /// What is told: what stands under the number, and nothing else.
+    fn kept(&self, reply: &Reply, outcome: Outcome) -> Outcome {
+        match self {
+            Self::Reply(_) => outcome_of_reply(reply),
+            Self::Nowhere | Self::Row(..) => outcome,
         }
     }
 
