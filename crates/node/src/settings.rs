@@ -108,7 +108,11 @@ pub(crate) fn zookeeper_access(
 fn link_security(config: &NodeConfig) -> Result<Option<LinkSecurity>, TlsError> {
     let identity = config.identity.as_ref().filter(|_| config.tls.is_mutual());
     let security = |identity: &Arc<hotpair_tls::Identity>| {
-        LinkSecurity::new(identity, &config.pair, config.tls.insecure)
+        let (pair, plain_too) = (&config.pair, config.tls.insecure);
+        match config.link_host() {
+            Some(host) => LinkSecurity::expecting(identity, pair, host, plain_too),
+            None => LinkSecurity::new(identity, pair, plain_too),
+        }
     };
     identity.map(security).transpose()
 }

@@ -412,13 +412,15 @@ impl Visit {
 
     /// The other side has shown a certificate that our authority signed, and that is for others.
     async fn turn_away(&mut self) -> VisitEnd {
+        let name = self.door.security.as_ref().map_or("", LinkSecurity::name).to_owned();
         let pair = Arc::clone(&self.door.me.pair);
+        let name = if name == *pair { format!("pair {pair}") } else { format!("{name:?}") };
         // Read first, whatever it is: closed with bytes unread, the answer might be lost.
         let _ = timeout(HELLO_WITHIN, self.reader.next()).await;
-        let text = format!("your certificate does not name pair {pair} (subject alternative name)");
+        let text = format!("your certificate does not name {name} (subject alternative name)");
         let _ = self.reject(RejectReason::Malformed, text).await;
         let what = format!(
-            "a node came from {} with a certificate that does not name pair {pair}",
+            "a node came from {} with a certificate that does not name {name}",
             self.from.ip()
         );
         let _ = self.door.facts.try_send(Fact::LinkTroubled { what });

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! The name that counts is the pair's, on both sides, wherever the connection came from: addresses are
-//! translated on the way, and hosts move. What a connection's end proves is not touched by TLS: whether
+//! translated on the way, and hosts move. Where a node's own certificate does not name the pair, its
+//! peer's cannot be asked to: then that has to name the host at which the peer is configured. What a connection's end proves is not touched by TLS: whether
 //! the peer's kernel refuses is known before the first byte of a handshake.
 
 use std::io::{self, ErrorKind};
@@ -35,6 +36,8 @@ pub struct LinkSecurity {
     acceptor: Acceptor,
     connector: Connector,
     pair: Arc<str>,
+    /// What the other side's certificate has to name.
+    name: Arc<str>,
     plain_too: bool,
     /// The last handshake with it found plain text.
     peer_is_plain: Arc<AtomicBool>,
@@ -56,13 +59,32 @@ impl LinkSecurity {
     /// # Errors
     /// When a certificate, a key or an authority is missing.
     pub fn new(identity: &Identity, pair: &str, plain_too: bool) -> Result<Self, TlsError> {
+        Self::expecting(identity, pair, pair, plain_too)
+    }
+
+    /// The same, and the other side's certificate has to name this host instead of the pair.
+    ///
+    /// # Errors
+    /// As above, or when that is no name.
+    pub fn expecting(
+        identity: &Identity,
+        pair: &str,
+        host: &str,
+        plain_too: bool,
+    ) -> Result<Self, TlsError> {
         Ok(Self {
             acceptor: identity.mutual_server(&[])?,
-            connector: identity.client(&[])?.named(pair)?,
+            connector: identity.client(&[])?.named(host)?,
             pair: pair.into(),
+            name: host.into(),
             plain_too,
             peer_is_plain: Arc::default(),
         })
+    }
+
+    /// What the other side's certificate has to name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Whether the peer is to be dialled in plain text.
@@ -151,7 +173,7 @@ impl LinkSecurity {
     pub(crate) fn is_of_our_pair(&self, stream: &Stream) -> bool {
         match stream {
             Stream::Plain(_) => true,
-            Stream::Tls(_) => stream.peer_is_named(&self.pair),
+            Stream::Tls(_) => stream.peer_is_named(&self.name),
         }
     }
 

@@ -411,7 +411,6 @@ impl NodeConfig {
         config.read_zookeeper_auth(folder).map_err(fail)?;
         config.tls = config.tls.below(folder);
         config.identity = config.tls.read().map_err(fail)?;
-        config.check_link_certificate().map_err(fail)?;
         let auth = config.coordinator.zookeeper.as_ref().and_then(|z| z.auth.as_ref());
         let auth = auth.map(|auth| folder.join(auth));
         let secrets = [
@@ -421,6 +420,7 @@ impl NodeConfig {
             ("coordinator.zookeeper.auth", auth.as_ref()),
         ];
         config.doubts = tls::doubts(config.identity.as_deref(), secrets);
+        config.doubts.extend(config.link_doubt());
         Ok(config)
     }
 
@@ -435,25 +435,22 @@ impl NodeConfig {
         Ok(())
     }
 
-    /// The other node lets in only who is called as the pair.
-    fn check_link_certificate(&self) -> Result<(), Vec<String>> {
-        let Some(identity) = self.identity.as_ref().filter(|_| self.tls.is_mutual()) else {
-            return Ok(());
-        };
-        if self.peer.is_none() || identity.is_named(&self.pair) {
-            return Ok(());
-        }
-        if let Err(error) = hotpair_tls::name_of(&self.pair) {
-            return Err(vec![format!(
-                "pair = {:?} cannot stand in a certificate, which TLS on the link needs: {error}",
-                self.pair
-            )]);
-        }
-        Err(vec![format!(
-            "tls.certificate is not for {:?}, the pair's name, which the other node asks for on the \
-             link: issue it with that name among its subject alternative names",
+    /// The host that the peer's certificate has to name on the link, where our own does not name the
+    /// pair and so the peer's cannot be asked to.
+    pub(crate) fn link_host(&self) -> Option<&str> {
+        let identity = self.identity.as_ref().filter(|_| self.tls.is_mutual())?;
+        let address = &self.peer.as_ref()?.address;
+        let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+        (!identity.is_named(&self.pair)).then(|| host.trim_start_matches('[').trim_end_matches(']'))
+    }
+
+    fn link_doubt(&self) -> Option<String> {
+        let host = self.link_host()?;
+        Some(format!(
+            "tls.certificate does not name {:?}, the pair: the other node's has to name {host:?}, the \
+             host of peer.address, or it is refused on the link",
             self.pair
-        )])
+        ))
     }
 
     /// How others reach this node's listeners: a name for each use, with an address.

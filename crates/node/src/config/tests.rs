@@ -54,7 +54,7 @@ fn wrong_types_and_missing_keys_name_the_key() {
     assert!(said.contains("line 1"), "{said}");
 }
 
-/// The problems of the example in a folder of its own, read as a node reads it, with these files.
+/// The problems, or else the doubts, of the example in a folder of its own, read as a node reads it, with these files.
 fn problems_with(files: &[(&str, &str)], changes: &[(&str, &str)]) -> String {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
@@ -69,7 +69,8 @@ fn problems_with(files: &[(&str, &str)], changes: &[(&str, &str)]) -> String {
     });
     let config = folder.path().join("node.toml");
     std::fs::write(&config, text).unwrap();
-    NodeConfig::read(&config).map_or_else(|error| error.to_string(), |_| String::new())
+    NodeConfig::read(&config)
+        .map_or_else(|error| error.to_string(), |config| config.doubts.join("\n"))
 }
 
 #[test]
@@ -112,7 +113,7 @@ fn a_certificate_for_the_link_names_the_pair() {
     };
     assert_eq!(tls(&["127.0.0.1", "trade"]), "");
     let said = tls(&["127.0.0.1", "risk"]);
-    assert!(said.contains("tls.certificate is not for \"trade\""), "{said}");
+    assert!(said.contains("tls.certificate does not name \"trade\""), "{said}");
 }
 
 #[test]
