@@ -83,7 +83,12 @@ fn postgresql_has_what_the_tables_have_whoever_was_killed_meanwhile() {
     let database = |server: &Postgres| in_postgres(server);
     assert!(same(&client, &tables, &|| database(&server)).unwrap() > 0);
 
+    // It stands still: nobody who writes notices, and the operator is told.
+    server.freeze().unwrap();
     let load = load(&lab);
+    goes_on(&load, 200);
+    alert_says(&lab.pair.nodes[master], "does not answer").unwrap();
+    server.thaw().unwrap();
     goes_on(&load, 200);
     server.kill().unwrap();
     goes_on(&load, 200);

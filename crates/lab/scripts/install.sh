@@ -71,7 +71,8 @@ without_making_clusters() {
   file=$folder/hotpair-tests.conf
   [ -d $folder ] || made=yes
   mkdir -p $folder && echo 'create_main_cluster = false' >$file
-  "$@"
+  # What fails there must not leave the file behind.
+  ("$@")
   status=$?
   rm -f $file
   [ $made = yes ] && rmdir --ignore-fail-on-non-empty $folder
@@ -123,7 +124,7 @@ flock -w 900 9 || fail "another install.sh has held /var/lock/hotpair-install.lo
 echo "installing ${packages% }" >&2
 # shellcheck disable=SC2086  # package names are to be split
 case $packages in
-*postgresql*) without_making_clusters install_packages $packages ;;
+*postgresql*) without_making_clusters install_packages $packages || exit 1 ;;
 *) install_packages $packages ;;
 esac
 missing=$(missing_proofs "$@")

@@ -10,9 +10,9 @@
 //! `UPDATE` bound to cluster, epoch and mark, whose row count is looked at. Who was overtaken changes
 //! nothing; two connections of one writer cannot get into each other's way either.
 //!
-//! * [`driver`]: the thread.
-//! * [`target`]: which database; [`mapping`]: rows as columns; [`prepared`]: what one transaction writes.
-//! * [`postgres`], [`sqlite`]: the two databases; [`schema`]: what is made in them.
+//! * `driver`: the thread.
+//! * `target`: which database; `mapping`: rows as columns; `prepared`: what one transaction writes.
+//! * `postgres`, `sqlite`: the two databases; `schema`: what is made in them.
 
 mod driver;
 mod mapping;
