@@ -16,8 +16,9 @@ use hotpair_lab::wait::eventually;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-const SESSIONS: usize = 40;
-const INTERVAL: Duration = Duration::from_secs(2);
+/// Each costs a password's hash.
+const SESSIONS: usize = 16;
+const INTERVAL: Duration = Duration::from_secs(1);
 
 struct Desk {
     // Dropped first: nodes that ask a system that is gone would only complain.
@@ -99,7 +100,7 @@ fn every_sessions_heartbeats_go_on_after_a_switch_and_after_a_kill_and_from_one_
     let taken = desk.taken_since(0).unwrap();
     assert_eq!(taken.len(), SESSIONS);
     let firsts: BTreeSet<u64> = taken.values().map(|beats| beats[0] / 100).collect();
-    assert!(firsts.len() >= 5, "all within {} tenths of a second", firsts.len());
+    assert!(firsts.len() >= 4, "all within {} tenths of a second", firsts.len());
 
     desk.lab.switch_over().unwrap();
     let master = desk.lab.in_sync().unwrap();
@@ -114,10 +115,10 @@ fn every_sessions_heartbeats_go_on_after_a_switch_and_after_a_kill_and_from_one_
     desk.lab.in_sync().unwrap();
     // Two nodes that both send would send twice as many: over some intervals each session has one in each.
     let start = wall_ms();
-    desk.all_heard(SESSIONS, 4, start).unwrap();
+    desk.all_heard(SESSIONS, 8, start).unwrap();
     let spent_ms = wall_ms() - start;
     let most = desk.taken_since(start).unwrap().values().map(Vec::len).max().unwrap();
-    let due = usize::try_from(spent_ms / 2_000).unwrap() + 2;
+    let due = usize::try_from(spent_ms / 1_000).unwrap() + 2;
     assert!(most <= due, "{most} heartbeats of one session within {spent_ms} ms");
 }
 

@@ -176,7 +176,7 @@ pub struct Jump {
 /// Finds out whether a publisher counts its updates one by one, and if so, when some are missing.
 ///
 /// Many publishers number all they send; others number each row's updates. Nothing in a row says which,
-/// so it is learned: whoever counted up by exactly one for [`RUN_MIN`] updates counts all of them. Begun
+/// so it is learned: whoever counted up by exactly one for 64 updates counts all of them. Begun
 /// anew with each connection.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Contiguity {
