@@ -76,7 +76,7 @@ pub trait Dataset: Send + Sync + fmt::Debug {
     /// `from` may be the beginning of a key, or empty: a missing value is before every other.
     fn scan(&self, from: &[Value], limit: usize) -> Result<Vec<Row>, KeyError>;
 
-    /// The wrapping sum of [`row_digest`] over all rows: the same for the same rows in any order.
+    /// The wrapping sum of [`row_digest`](super::row_digest) over all rows: the same for the same rows in any order.
     ///
     /// The first call walks all rows; later ones remember.
     fn checksum(&self) -> u64;
