@@ -43,7 +43,7 @@ deny: cargo-present ## licences, bans and sources of all dependencies
 	@command -v cargo-deny >/dev/null || test -x $(TARGET)/tools/bin/cargo-deny || \
 	  $(CARGO) install cargo-deny --version $(DENY) --locked --debug --no-default-features \
 	    --root $(TARGET)/tools --target-dir $(TARGET)/tools/build --quiet
-	PATH="$$PATH:$(TARGET)/tools/bin" cargo-deny --offline check licenses bans sources
+	PATH="$$PATH:$(TARGET)/tools/bin" cargo-deny --locked check licenses bans sources
 
 fix: cargo-present ## format, and let clippy repair what it can
 	$(CARGO) fmt --all
