@@ -336,7 +336,7 @@ fn a_file_that_cannot_be_meant_is_refused_with_its_line_or_key() {
             "coordinator.zookeeper.root",
         ),
         (example.replace("\"zookeeper\"", "\"binary-star\""), "not built in this version"),
-        (format!("{example}\n[upstream]\n"), "upstream is not built in this version"),
+        (format!("{example}\n[vsoa]\n"), "vsoa is not built in this version"),
         (example.replace("127.0.0.1:7100", "0.0.0.0:7100"), "tls.insecure"),
         ("pair = ".to_owned(), "line 1"),
     ];

@@ -20,7 +20,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 15] = [
     Target { name: "link-frames", run: frames::link },
     Target { name: "redo-frames", run: frames::redo },
     Target { name: "records", run: frames::records },
@@ -33,6 +33,8 @@ pub const TARGETS: [Target; 13] = [
     Target { name: "znodes", run: texts::znodes },
     Target { name: "bodies", run: texts::bodies },
     Target { name: "answers", run: texts::answers },
+    Target { name: "feeds", run: texts::feeds },
+    Target { name: "programs", run: texts::programs },
     Target { name: "events", run: texts::events },
 ];
 

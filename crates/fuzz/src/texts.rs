@@ -46,3 +46,14 @@ pub(crate) fn answers(bytes: &[u8]) {
 pub(crate) fn events(bytes: &[u8]) {
     hotpair_http::fuzzing::events(bytes);
 }
+
+/// What a dataset's publisher sends: frames, and rows in them.
+pub(crate) fn feeds(bytes: &[u8]) {
+    hotpair_feed::fuzzing::frames(bytes);
+    let _ = hotpair_feed::updates(bytes);
+}
+
+/// What a function's program answers.
+pub(crate) fn programs(bytes: &[u8]) {
+    hotpair_gateway::fuzzing::program_answer(bytes);
+}

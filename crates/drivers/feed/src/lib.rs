@@ -9,6 +9,8 @@
 //! [`FedDataset`] answers as any dataset while it is being changed.
 
 mod fed;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod intake;
 mod rows;
 mod subscriber;

@@ -16,6 +16,8 @@ pub mod datasets;
 pub mod function;
 pub mod gate;
 mod heard;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod json;
 mod lanes;
 pub mod meters;

@@ -147,6 +147,20 @@ const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// Bytes of an answer's body.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
+/// Entrances for the fuzzer.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    use hotpair_http::StatusCode;
+
+    use super::answer;
+
+    pub(crate) fn answer(body: &[u8]) {
+        for status in [StatusCode::OK, StatusCode::BAD_REQUEST, StatusCode::FOUND] {
+            let _ = answer::read(status, body);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
