@@ -156,7 +156,7 @@ fn what_is_wrong_with_a_file_is_said_with_its_key_and_name() {
     let said = problems(&Files { certificate: good.key.clone(), ..good.clone() });
     assert!(said.contains("a.key") && said.contains("no certificate (PEM)"), "{said}");
     let said = problems(&Files { key: good.certificate.clone(), ..good.clone() });
-    assert!(said.contains("tls.key = ") && said.contains("everybody"), "{said}");
+    assert!(said.contains("tls.key = ") && said.contains("no private key (PEM)"), "{said}");
     let said = problems(&Files { key: other.key.clone(), ..good.clone() });
     assert!(said.contains("b.key") && said.contains("not the key of tls.certificate"), "{said}");
     let said = problems(&Files { key: None, ..good.clone() });
