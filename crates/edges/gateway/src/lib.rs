@@ -14,10 +14,10 @@ pub mod catalogue;
 mod data;
 pub mod datasets;
 pub mod function;
-pub mod gate;
-mod heard;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+pub mod gate;
+mod heard;
 mod json;
 mod lanes;
 pub mod meters;
