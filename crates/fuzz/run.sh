@@ -10,14 +10,16 @@ targets=("$@")
 if [ ${#targets[@]} = 0 ]; then
   mapfile -t targets < <(sed -n 's/.*Target { name: "\([^"]*\)".*/\1/p' src/lib.rs)
 fi
+scratch=${TMPDIR:-/tmp}
+[ -w /dev/shm ] && scratch=/dev/shm
 broken=0
 for target in "${targets[@]}"; do
   corpus=corpus/$target
-  work=$(mktemp -d)
-  mkdir -p "$corpus" "$work/all" "$work/least" found
+  # In memory where there is some: a target may make a file for each of a million runs.
+  work=$(mktemp -d -p "$scratch") || exit 2
+  mkdir -p "$corpus" "$work/all" "$work/least" "$work/tmp" found
   cp "$corpus"/* "$work/all/" 2>/dev/null
-  export HOTPAIR_FUZZ_TARGET=$target TMPDIR=$work
-  [ -d /dev/shm ] && TMPDIR=$(mktemp -d -p /dev/shm)
+  export HOTPAIR_FUZZ_TARGET=$target TMPDIR=$work/tmp
   if "$program" "$work/all" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -max_len=16384 \
     -artifact_prefix="found/$target-" -print_final_stats=1 >"$work/log" 2>&1; then
     outcome="nothing found"
@@ -32,7 +34,6 @@ for target in "${targets[@]}"; do
   find "$work/least" -type f -printf '%s %p\n' | sort -n | head -n 200 | cut -d' ' -f2- |
     while read -r file; do cp "$file" "$corpus/$(basename "$file" | cut -c1-16)"; done
   echo "$target: ${executed:-?} runs in $seconds s, $(find "$corpus" -type f | wc -l) kept; $outcome"
-  case $TMPDIR in /dev/shm/*) rm -rf "$TMPDIR" ;; esac
   rm -rf "$work"
 done
 rmdir found 2>/dev/null

@@ -8,7 +8,7 @@
 //! | action | |
 //! |---|---|
 //! | `kill PID`, `freeze PID` | the signal to that process: itself, or its peer |
-//! | `wait` | makes the file `….reached` and waits until it is gone, for a moment at most |
+//! | `wait` | the file becomes `….reached`, and the process waits until that is gone, for a moment at most |
 
 pub(crate) use switched::{at, before, reach, written};
 
@@ -102,14 +102,26 @@ mod switched {
         let words: Vec<&str> = line.split_whitespace().collect();
         // Whoever takes the file away is the one that does it.
         match words[..] {
-            [at, ref action @ ..] if at == step && fs::remove_file(file).is_ok() => {
-                act(file, action);
+            [at, "wait"] if at == step => {
+                // Gone from here is there already: a test that sees the one sees the other.
+                let reached = file.with_extension("reached");
+                if fs::rename(file, &reached).is_ok() {
+                    wait(&reached);
+                }
             }
+            [at, ref action @ ..] if at == step && fs::remove_file(file).is_ok() => act(action),
             _ => {}
         }
     }
 
-    fn act(file: &Path, action: &[&str]) {
+    fn wait(reached: &Path) {
+        let until = Instant::now() + WAIT_MAX;
+        while reached.exists() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn act(action: &[&str]) {
         let until = Instant::now() + WAIT_MAX;
         let signalled = |pid: &str, signal| {
             let whom = pid.parse().ok().and_then(Pid::from_raw).expect("a test names a process");
@@ -122,13 +134,6 @@ mod switched {
         match action {
             ["kill", pid] => signalled(pid, Signal::KILL),
             ["freeze", pid] => signalled(pid, Signal::STOP),
-            ["wait"] => {
-                let reached = file.with_extension("reached");
-                fs::write(&reached, "").expect("the folder of the file is the test's");
-                while reached.exists() && Instant::now() < until {
-                    thread::sleep(Duration::from_millis(1));
-                }
-            }
             other => panic!("a fault point does not know {other:?}"),
         }
     }
