@@ -11,8 +11,7 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
-use arrow_csv::ReaderBuilder;
-use arrow_csv::reader::{Decoder, Format};
+use arrow_csv::reader::Format;
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use flate2::read::MultiGzDecoder;
 use hotpair_core::services::dataset::{Column, ColumnKind};
@@ -25,6 +24,7 @@ use crate::layout::Layout;
 use crate::load::{Task, WorkerRead};
 use crate::pieces::{BatchLines, Piece, Worker};
 use crate::progress::Progress;
+use crate::row_decoder::{CARRIAGE_RETURN, RowDecoder};
 use crate::spec::DatasetSpec;
 
 /// Reads all rows of a CSV file.
@@ -134,51 +134,7 @@ fn decode_records(
     bytes: &[u8],
     records: &[Record],
 ) -> Result<RecordBatch, ArrowError> {
-    let mut decoder = decoder(schema, records.len().max(1), None);
-    decode_exactly(&mut decoder, bytes, records)
-}
-
-fn decoder(schema: &SchemaRef, rows_max: usize, projection: Option<usize>) -> Decoder {
-    let builder = ReaderBuilder::new(Arc::clone(schema)).with_batch_size(rows_max);
-    match projection {
-        Some(column) => builder.with_projection(vec![column]).build_decoder(),
-        None => builder.build_decoder(),
-    }
-}
-
-/// Decodes records that are next to each other into as many rows.
-fn decode_exactly(
-    decoder: &mut Decoder,
-    bytes: &[u8],
-    records: &[Record],
-) -> Result<RecordBatch, ArrowError> {
-    let (Some(first), Some(last)) = (records.first(), records.last()) else {
-        return Err(ArrowError::CsvError("no records".to_owned()));
-    };
-    let bytes = &bytes[first.start..last.end];
-    let decoded = decode_some(decoder, bytes)?;
-    if !last.ended {
-        decode_some(decoder, b"\n")?;
-    }
-    // A full batch ends at the carriage return and leaves the newline after it.
-    let is_all = bytes[decoded..].iter().all(|byte| *byte == b'\n');
-    match decoder.flush()? {
-        Some(batch) if is_all && batch.num_rows() == records.len() => Ok(batch),
-        Some(_) | None => Err(ArrowError::CsvError(CARRIAGE_RETURN.to_owned())),
-    }
-}
-
-/// Feeds the decoder until it has a full batch or all the bytes; returns how many it took.
-fn decode_some(decoder: &mut Decoder, bytes: &[u8]) -> Result<usize, ArrowError> {
-    let mut taken = 0;
-    while taken < bytes.len() && decoder.capacity() > 0 {
-        let more = decoder.decode(&bytes[taken..])?;
-        if more == 0 {
-            break;
-        }
-        taken += more;
-    }
-    Ok(taken)
+    RowDecoder::new(schema, records.len(), None).decode_exactly(bytes, records)
 }
 
 fn text_schema<'a>(names: impl Iterator<Item = &'a String>) -> SchemaRef {
@@ -192,12 +148,12 @@ struct ChunkReader<'a> {
     task: &'a Task<'a>,
     layout: &'a Layout,
     schema: &'a SchemaRef,
-    decoder: Decoder,
+    decoder: RowDecoder,
 }
 
 impl<'a> ChunkReader<'a> {
     fn new(task: &'a Task<'a>, layout: &'a Layout, schema: &'a SchemaRef) -> ChunkReader<'a> {
-        ChunkReader { task, layout, schema, decoder: decoder(schema, BATCH_ROWS, None) }
+        ChunkReader { task, layout, schema, decoder: RowDecoder::new(schema, BATCH_ROWS, None) }
     }
 
     fn read(&mut self, worker: &mut Worker<'_>, chunk: &Chunk) -> Result<(), LoadError> {
@@ -222,8 +178,7 @@ impl<'a> ChunkReader<'a> {
     ) -> Result<(), LoadError> {
         let (mut at, mut line) = (0, chunk.first_line);
         while at < chunk.bytes.len() {
-            let decoded = decode_some(&mut self.decoder, &chunk.bytes[at..])
-                .and_then(|taken| Ok((taken, self.decoder.flush()?)));
+            let decoded = self.decoder.decode_lines(&chunk.bytes[at..]);
             let Ok((taken, Some(batch))) = decoded else {
                 self.reset();
                 return self.read_records(worker, piece, chunk, at, line);
@@ -253,7 +208,7 @@ impl<'a> ChunkReader<'a> {
             if broken > self.task.spec.broken_rows_max {
                 return Ok(());
             }
-            match decode_exactly(&mut self.decoder, bytes, group) {
+            match self.decoder.decode_exactly(bytes, group) {
                 Ok(batch) => {
                     let lines: Vec<u64> = group.iter().map(|record| record.line).collect();
                     worker.append(piece, &batch, BatchLines::Listed(&lines))?;
@@ -278,7 +233,7 @@ impl<'a> ChunkReader<'a> {
 
     /// A decoder that has rejected something is in the middle of a record.
     fn reset(&mut self) {
-        self.decoder = decoder(self.schema, BATCH_ROWS, None);
+        self.decoder = RowDecoder::new(self.schema, BATCH_ROWS, None);
     }
 
     fn report(&self, bytes: &[u8], record: &Record, error: &ArrowError) {
@@ -318,8 +273,8 @@ impl<'a> ChunkReader<'a> {
             {
                 return (column, format!("`{}` is not UTF-8", shortened(text)));
             }
-            let mut alone = decoder(self.schema, 1, Some(place));
-            if decode_exactly(&mut alone, lossy.as_bytes(), &[whole]).is_err() {
+            let mut alone = RowDecoder::new(self.schema, 1, Some(place));
+            if alone.decode_exactly(lossy.as_bytes(), &[whole]).is_err() {
                 return (column, format!("`{}` is no {}", shortened(text), noun(input.kind)));
             }
         }
@@ -394,5 +349,4 @@ const GZIP_BUFFER_BYTES: usize = 256 << 10;
 const GUESS_ROWS: usize = 10_000;
 /// How much of a bad value is shown.
 const SHOWN_CHARACTERS_MAX: usize = 60;
-const CARRIAGE_RETURN: &str = "a carriage return inside a row";
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

@@ -34,6 +34,7 @@ mod parallel;
 mod pieces;
 mod postgres;
 mod progress;
+mod row_decoder;
 mod row_groups;
 mod spec;
 mod texts;

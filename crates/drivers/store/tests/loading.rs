@@ -193,6 +193,7 @@ fn a_broken_row_is_named_with_file_line_and_column() {
         ("1,2,x\n5,3,y\n1,4,z\n", 4, Some("a"), "the key is that of line 2"),
         ("1,2,x\n2,3,\"y\n", 3, None, "a quote is opened and never closed"),
         ("1,2,x\n2,3,y\rz\n", 3, None, "carriage return"),
+        ("1,2,x\n2,3,y\r\"z\n5,6,x\n", 3, None, "carriage return"),
         ("1,2,x\n99999999999999999999,3,y\n", 3, Some("a"), "is no integer"),
     ] {
         let path = csv(folder.path(), format!("a,b,c\n{rows}"));
