@@ -6,7 +6,6 @@
 use std::path::Path;
 
 pub mod data_steps;
-pub mod exclusive;
 pub mod faults;
 pub mod journal;
 pub mod nspawn;
@@ -17,6 +16,7 @@ pub mod small_disk;
 pub mod sql;
 pub mod steps;
 pub mod table_lab;
+pub mod turn;
 pub mod znodes;
 
 /// The root of the workspace.

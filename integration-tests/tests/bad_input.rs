@@ -9,8 +9,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::{LIMIT, argument, run_hotpair, settled};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_integration_tests::znodes::Znodes;
 use hotpair_lab::checker::{Gate, History, check};
 use hotpair_lab::node::{Node, Pair};
@@ -78,7 +78,7 @@ fn crowd(door: SocketAddr) -> Vec<Stranger> {
 
 #[test]
 fn strangers_at_all_doors_are_cut_move_nothing_and_fill_no_log() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let mut pair = Pair::here(&zookeeper.addresses()).unwrap();
     pair.start().unwrap();
@@ -141,7 +141,7 @@ fn alert_text(node: &Node, name: &str) -> Result<String> {
 
 #[test]
 fn nodes_started_without_zookeeper_say_so_and_serve_when_it_comes() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut zookeeper = ZooKeeper::standalone().unwrap();
     zookeeper.kill(0).unwrap();
     let mut pair = Pair::here(&zookeeper.addresses()).unwrap();
@@ -174,7 +174,7 @@ fn nodes_started_without_zookeeper_say_so_and_serve_when_it_comes() {
 
 #[test]
 fn a_spoiled_znode_is_named_and_nobody_serves_until_it_is_mended() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let mut pair = Pair::here(&zookeeper.addresses()).unwrap();
     pair.start().unwrap();
@@ -215,7 +215,7 @@ fn a_spoiled_znode_is_named_and_nobody_serves_until_it_is_mended() {
 
 #[test]
 fn two_nodes_of_one_name_are_told_apart_and_never_both_serve() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let mut pair = Pair::here(&zookeeper.addresses()).unwrap();
     pair.nodes[1].settings.node = "a".to_owned();
@@ -247,7 +247,7 @@ fn two_nodes_of_one_name_are_told_apart_and_never_both_serve() {
 
 #[test]
 fn a_peer_of_another_pair_is_turned_away_and_named() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let mut pair = Pair::here(&zookeeper.addresses()).unwrap();
     pair.nodes[1].settings.pair = "books".to_owned();

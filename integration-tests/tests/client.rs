@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use hotpair_client::{Availability, Client, Error, ErrorNumber, Pushed, Session};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::{LIMIT, argument, run_hotpair, serves};
 use hotpair_integration_tests::table_lab::{Options, TableLab};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::node::hotpair;
 use hotpair_lab::router::Router;
 use hotpair_lab::scratch::Scratch;
@@ -33,12 +33,12 @@ struct Scene {
     client: Client,
     // Only there to be asked.
     _router: Option<Router>,
-    _turn: Exclusive,
+    _turn: Turn,
 }
 
 impl Scene {
     fn new() -> Result<Self> {
-        let turn = Exclusive::acquire()?;
+        let turn = Turn::alone()?;
         let lab = TableLab::new(&Options::default())?;
         let runtime = Runtime::new()?;
         let client = Client::builder().targets(addresses(&lab)).call_limit(LIMIT).build()?;
@@ -365,7 +365,7 @@ fn more_than_64_calls_of_a_session_wait_for_each_other() {
 
 #[test]
 fn the_load_generator_reports_what_a_switch_and_a_kill_cost_and_draws_it() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let scratch = Scratch::new("bench-load-test").unwrap();
     let plot = scratch.join("load.svg");
     let load = ["bench", "load", "--rate", "100", "--connections", "8", "--seconds", "12"];

@@ -11,8 +11,8 @@ use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::{LIMIT, settled};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::checker::{Fault, History, check};
 use hotpair_lab::load::{Load, Plan, now_ns};
 use hotpair_lab::need::{Need, install};
@@ -121,7 +121,7 @@ fn rounds() -> usize {
 
 #[test]
 fn a_master_without_network_never_serves_beside_its_successor() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut lab = Lab::new();
     for _ in 0..rounds() {
         lab.survive("port down", true, |lab, node| lab.network.port_down(NODES[node]));
@@ -135,7 +135,7 @@ fn a_master_without_network_never_serves_beside_its_successor() {
 
 #[test]
 fn a_master_cut_off_one_way_never_serves_beside_its_successor() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut lab = Lab::new();
     for _ in 0..rounds() {
         lab.survive("cannot receive", true, |lab, node| lab.network.cannot_receive(NODES[node]));
@@ -146,7 +146,7 @@ fn a_master_cut_off_one_way_never_serves_beside_its_successor() {
 
 #[test]
 fn a_master_whose_zookeeper_server_lost_its_quorum_never_serves_beside_its_successor() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut lab = Lab::new();
     for _ in 0..rounds() {
         // The master may move to another server in time, or lose its mastership: both are right.

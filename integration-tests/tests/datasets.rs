@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::{LIMIT, serves, settled};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::node::{Node, Pair};
 use hotpair_lab::scratch::Scratch;
 use hotpair_lab::wait::eventually;
@@ -73,7 +73,7 @@ fn dataset_status(node: &Node) -> Result<Value> {
 
 #[test]
 fn a_dataset_with_too_many_broken_rows_is_refused_by_line_and_loads_once_it_is_mended() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let scratch = Scratch::new("datasets").unwrap();
     // Inferred as numbers from the first rows; three rows later on are none.
@@ -113,7 +113,7 @@ fn a_dataset_with_too_many_broken_rows_is_refused_by_line_and_loads_once_it_is_m
 #[test]
 fn a_dataset_on_its_way_says_how_far_it_is_and_holds_nothing_else_up() {
     const ROWS: usize = 400_000;
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let scratch = Scratch::new("datasets").unwrap();
     let file = scratch.write("positions.csv", positions(ROWS)).unwrap();
@@ -146,7 +146,7 @@ fn a_dataset_on_its_way_says_how_far_it_is_and_holds_nothing_else_up() {
 #[test]
 fn a_preloaded_dataset_is_there_before_the_standby_is_promoted() {
     const ROWS: usize = 50_000;
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let scratch = Scratch::new("datasets").unwrap();
     let file = scratch.write("positions.csv", positions(ROWS)).unwrap();
@@ -168,7 +168,7 @@ fn a_preloaded_dataset_is_there_before_the_standby_is_promoted() {
 
 #[test]
 fn a_dataset_loaded_on_promotion_is_absent_at_the_standby() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let scratch = Scratch::new("datasets").unwrap();
     let file = scratch.write("positions.csv", positions(1_000)).unwrap();

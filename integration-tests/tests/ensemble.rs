@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::{LIMIT, settled};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::checker::{History, check};
 use hotpair_lab::load::{Load, Plan};
 use hotpair_lab::node::Pair;
@@ -37,7 +37,7 @@ fn server_of_master(zookeeper: &ZooKeeper) -> Result<usize> {
 
 #[test]
 fn servers_that_die_and_come_back_never_make_two_masters_and_lose_no_request() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut zookeeper = ZooKeeper::ensemble(3).unwrap();
     let mut pair = Pair::here(&zookeeper.addresses()).unwrap();
     pair.start().unwrap();

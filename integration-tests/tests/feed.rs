@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::{LIMIT, serves, settled};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::investment::{InvestmentSystem, positions};
 use hotpair_lab::need::{Need, install};
 use hotpair_lab::node::{Node, Pair};
@@ -121,7 +121,7 @@ fn update(number: usize, version: u64, price: f64) -> Value {
 
 #[test]
 fn updates_are_followed_by_the_master_only_before_and_after_a_switch_and_a_kill() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut desk = Desk::new("on-promote").unwrap();
     desk.flow(2_000).unwrap();
     desk.pair.start().unwrap();
@@ -156,7 +156,7 @@ fn updates_are_followed_by_the_master_only_before_and_after_a_switch_and_a_kill(
 
 #[test]
 fn a_preloaded_dataset_is_followed_by_the_standby_too() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut desk = Desk::new("preload").unwrap();
     desk.pair.start().unwrap();
     let master = settled(&desk.pair).unwrap();
@@ -180,7 +180,7 @@ fn a_preloaded_dataset_is_followed_by_the_standby_too() {
 
 #[test]
 fn rows_that_cannot_be_meant_change_nothing_and_end_nothing() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut desk = Desk::new("on-promote").unwrap();
     desk.pair.start().unwrap();
     let master = settled(&desk.pair).unwrap();
@@ -221,7 +221,7 @@ fn rows_that_cannot_be_meant_change_nothing_and_end_nothing() {
 
 #[test]
 fn what_was_missed_is_loaded_anew_while_the_old_rows_serve() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut desk = Desk::new("on-promote").unwrap();
     desk.flow(2_000).unwrap();
     desk.pair.start().unwrap();
@@ -276,7 +276,7 @@ fn what_was_missed_is_loaded_anew_while_the_old_rows_serve() {
 
 #[test]
 fn a_feed_that_is_not_there_holds_nothing_up() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut desk = Desk::new("on-promote").unwrap();
     desk.system.kill().unwrap();
     desk.pair.start().unwrap();
@@ -307,7 +307,7 @@ while True:
 
 #[test]
 fn a_publisher_of_zeromqs_own_make_is_followed_through_a_kill() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     install(&[Need::ZeroMq]).unwrap();
     let scratch = Scratch::new("pyzmq").unwrap();
     let mut desk = Desk::new("on-promote").unwrap();

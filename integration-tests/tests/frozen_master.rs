@@ -10,9 +10,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::{LIMIT, serves};
 use hotpair_integration_tests::table_lab::{ATTEMPT_LIMIT, Options, TableLab};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_integration_tests::znodes::Znodes;
 use hotpair_lab::checker::tables::Operation;
 use hotpair_lab::checker::{Enough, Outcome, Request};
@@ -172,7 +172,7 @@ fn set_aside(folder: &Path) -> bool {
 
 #[test]
 fn nothing_that_a_frozen_master_had_in_hand_reaches_its_peers_tables() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut frozen = Frozen::new();
     let absent = vec![(None, Some(0)); MARKS];
     assert_eq!(frozen.looks_at_marks(), absent, "what was never shipped is not there");
@@ -191,7 +191,7 @@ fn nothing_that_a_frozen_master_had_in_hand_reaches_its_peers_tables() {
 
 #[test]
 fn a_frozen_master_that_wakes_up_registers_nothing() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut frozen = Frozen::new();
     let successor = &frozen.lab.pair.nodes[1 - frozen.old];
     let next = successor.role().unwrap().epoch;
@@ -238,7 +238,7 @@ fn a_frozen_master_that_wakes_up_registers_nothing() {
 
 #[test]
 fn no_client_hears_of_a_frozen_masters_epoch_after_the_next_one() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut frozen = Frozen::new();
     let old_epoch = frozen.epoch;
     frozen.wake();

@@ -15,10 +15,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::faults::{Kind, Planned, carry_out, draw};
 use hotpair_integration_tests::steps::LIMIT;
 use hotpair_integration_tests::table_lab::{Options, TableLab};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::checker::{Enough, Report};
 use hotpair_lab::dice::Dice;
 use hotpair_lab::session::User;
@@ -118,7 +118,7 @@ fn print(line: &dyn Display) {
 
 #[test]
 fn nothing_is_lost_doubled_or_shown_wrong_whatever_dies() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let seeds = seeds();
     let (next, failures) = (AtomicU64::new(0), Mutex::new(Vec::new()));
     let at_a_time = number("HOTPAIR_PARALLEL").unwrap_or(2).min(seeds.len() as u64);

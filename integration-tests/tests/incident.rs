@@ -24,9 +24,9 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::journal::Journal;
 use hotpair_integration_tests::relay::Relay;
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::checker::{Gate, History, check};
 use hotpair_lab::node::Pair;
 use hotpair_lab::wait::{eventually, throughout};
@@ -42,7 +42,7 @@ const ALARMS: [&str; 2] = ["ensemble_mismatch", "dual_master"];
 
 #[test]
 fn two_servers_that_are_no_ensemble_never_keep_two_masters_and_always_raise_both_alarms() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let zookeepers = [ZooKeeper::standalone().unwrap(), ZooKeeper::standalone().unwrap()];
     let servers = zookeepers.each_ref().map(ZooKeeper::addresses).concat();
     let wanted = if soak() { 40 } else { 4 };
@@ -69,7 +69,7 @@ fn two_servers_that_are_no_ensemble_never_keep_two_masters_and_always_raise_both
 
 #[test]
 fn two_roots_on_one_server_never_keep_two_masters_and_always_raise_both_alarms() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let mut troubles = Vec::new();
     for start in 0..if soak() { 10 } else { 2 } {
@@ -86,7 +86,7 @@ fn two_roots_on_one_server_never_keep_two_masters_and_always_raise_both_alarms()
 
 #[test]
 fn two_masters_that_meet_late_are_one_within_a_ping_and_raise_both_alarms() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let zookeepers = [ZooKeeper::standalone().unwrap(), ZooKeeper::standalone().unwrap()];
     let mut troubles = Vec::new();
     for start in 0..if soak() { 10 } else { 2 } {

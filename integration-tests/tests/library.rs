@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::table_lab::{ATTEMPT_LIMIT, Options, TableLab};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::http::Http;
 use hotpair_lab::node::built_beside;
 use hotpair_lab::wait::eventually;
@@ -42,7 +42,7 @@ fn transfer(from: u64, to: u64, amount: i64) -> Value {
 
 #[test]
 fn a_function_of_a_library_sees_its_session_and_moves_money_exactly_once() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let example = built_beside("examples/own_function", "hotpair-node").unwrap();
     let options = Options { binary: Some(example), ..Options::default() };
     let mut lab = TableLab::new(&options).unwrap();

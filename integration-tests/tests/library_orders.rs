@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::LIMIT;
 use hotpair_integration_tests::table_lab::{ATTEMPT_LIMIT, Options, TableLab};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::http::Http;
 use hotpair_lab::node::built_beside;
 use hotpair_lab::scratch::Scratch;
@@ -48,7 +48,7 @@ fn position(session: &str, instrument: &str) -> Value {
 
 #[test]
 fn an_embedded_node_places_each_order_once_whoever_dies() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let scratch = Scratch::new("positions").unwrap();
     let rows = format!("account,instrument,amount\ntester,ABC,{MORNING}\nother,ABC,7\n");
     let file = scratch.write("positions.csv", rows).unwrap();

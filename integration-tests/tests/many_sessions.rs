@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use hotpair_client::{Client, Session};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::{LIMIT, serves};
 use hotpair_integration_tests::table_lab::{Options, TableLab};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::checker::Enough;
 use hotpair_lab::router::Router;
 use hotpair_lab::session::Codes;
@@ -148,7 +148,7 @@ fn kill_the_master(lab: &mut TableLab) -> Result<()> {
 
 #[test]
 fn every_session_lives_through_switches_and_kills_in_a_row() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let (count, faults) = sizes();
     let mut lab = TableLab::new(&Options::default()).unwrap();
     let mut routers = [Router::before(&lab.pair).unwrap(), Router::before(&lab.pair).unwrap()];

@@ -2,8 +2,8 @@
 //! where it is reached, and fails over.
 
 use anyhow::{Context, Result, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::{LIMIT, serves, settled};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::http::Http;
 use hotpair_lab::nat::Behind;
 use hotpair_lab::need::{Need, install};
@@ -19,7 +19,7 @@ const SERVES_NOT: i64 = 308_000_005;
 
 #[test]
 fn a_pair_behind_two_routers_is_found_and_fails_over() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     install(&[Need::ZooKeeper, Need::Namespaces]).unwrap();
     let network = Network::new(3).unwrap();
     let zookeeper = ZooKeeper::start_on(&network, &[Host(3)], &Settings::default()).unwrap();

@@ -13,9 +13,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::journal::Journal;
 use hotpair_integration_tests::steps::{LIMIT, settled};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::node::Pair;
 use hotpair_lab::wait::eventually;
 use hotpair_lab::zookeeper::ZooKeeper;
@@ -71,7 +71,7 @@ fn leave_waiting(address: SocketAddr, request: &str) -> Result<TcpStream> {
 
 #[test]
 fn a_busy_master_answers_lookups_and_is_not_taken_for_dead() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     // A thousand connections are more than a shell usually allows.
     let mut files = getrlimit(Resource::Nofile);
     files.current = files.maximum;

@@ -17,9 +17,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::LIMIT;
 use hotpair_integration_tests::table_lab::{Options, Planted, TableLab};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::checker::{Enough, Fault};
 use hotpair_lab::http::{Answer, Http};
 use hotpair_lab::load::now_ns;
@@ -64,7 +64,7 @@ fn phases(answer: &Value) -> Vec<&str> {
 #[test]
 fn planned_switches_under_load_lose_double_and_fail_nothing() {
     const SWITCHES: u64 = 4;
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut lab = TableLab::new(&Options::default()).unwrap();
     let load = lab.start_load(&load(&lab.user, 8, 2)).unwrap();
     for _ in 0..SWITCHES {
@@ -118,7 +118,7 @@ fn read_envelope(mut stream: TcpStream) -> Result<Value> {
 
 #[test]
 fn a_function_that_runs_too_long_undoes_the_switch_and_the_epoch_serves_on() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let lab = TableLab::new(&Options::default()).unwrap();
     // A call that has not come in yet when the order comes does not keep it up: then once more.
     eventually(LIMIT, "a call is inside when the switch is ordered", || {
@@ -421,7 +421,7 @@ impl Rig {
 fn whoever_falls_at_whichever_step_exactly_one_serves_in_the_end() {
     /// Pairs at a time: most of the time is spent waiting.
     const AT_A_TIME: usize = 4;
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut points = points();
     assert!(points.len() >= 40, "only {} points", points.len());
     if let Ok(words) = std::env::var("HOTPAIR_POINT") {
@@ -445,7 +445,7 @@ fn whoever_falls_at_whichever_step_exactly_one_serves_in_the_end() {
 
 #[test]
 fn a_dry_run_tells_the_phases_with_their_limits() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let lab = TableLab::new(&Options::default()).unwrap();
     let master = lab.in_sync().unwrap();
     let admin = lab.pair.nodes[master].admin().with_limit(Duration::from_secs(10));

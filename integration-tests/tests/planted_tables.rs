@@ -10,9 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::LIMIT;
 use hotpair_integration_tests::table_lab::{ATTEMPT_LIMIT, Options, Planted, TableLab};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::checker::tables::{Kind, Operation};
 use hotpair_lab::checker::{Enough, Report};
 use hotpair_lab::load::now_ns;
@@ -34,7 +34,7 @@ type Scene = fn(Planted) -> Result<Option<Report>>;
 /// The scene is good without the bug, and with it this kind of promise is found broken.
 #[track_caller]
 fn assert_found(bug: &'static str, kind: Kind, scene: Scene) {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let play = |planted| {
         for _ in 0..TRIES {
             if let Some(report) = scene(planted).unwrap_or_else(|error| panic!("{error:#}")) {

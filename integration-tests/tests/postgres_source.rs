@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which report by panicking")]
 
 use anyhow::{Result, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::{LIMIT, serves, settled};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::investment::InvestmentSystem;
 use hotpair_lab::node::{Node, Pair};
 use hotpair_lab::postgres::Postgres;
@@ -54,7 +54,7 @@ fn row(node: &Node, row: usize) -> Result<Value> {
 
 #[test]
 fn rows_of_a_query_are_loaded_with_their_types_followed_and_loaded_again_after_a_switch() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let database = Postgres::start().unwrap();
     table(&database).unwrap();
@@ -106,7 +106,7 @@ fn rows_of_a_query_are_loaded_with_their_types_followed_and_loaded_again_after_a
 
 #[test]
 fn what_is_wrong_is_named_and_mended_it_is_loaded_by_itself() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let mut database = Postgres::make().unwrap();
     let mut pair = pair_with(&zookeeper, &database, "SELECT * FROM positions", "");
@@ -141,7 +141,7 @@ fn what_is_wrong_is_named_and_mended_it_is_loaded_by_itself() {
 
 #[test]
 fn a_database_that_stands_still_holds_up_its_dataset_and_nothing_else() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let database = Postgres::start().unwrap();
     table(&database).unwrap();

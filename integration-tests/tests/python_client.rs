@@ -8,9 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use anyhow::{Context, Result, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::{LIMIT, serves};
 use hotpair_integration_tests::table_lab::{Options, TableLab};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_integration_tests::workspace;
 use hotpair_lab::need::{Need, install};
 use serde_json::Value;
@@ -86,7 +86,7 @@ impl Drop for Live {
 
 #[test]
 fn the_client_lives_through_a_kill_a_switch_and_a_freeze_and_counts_once() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut lab = TableLab::new(&Options::default()).unwrap();
     let mut live = Live::start(&lab).unwrap();
     assert_eq!(live.line().unwrap(), "counting");
@@ -105,7 +105,7 @@ fn the_client_lives_through_a_kill_a_switch_and_a_freeze_and_counts_once() {
 
 #[test]
 fn the_client_speaks_tls() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut lab = TableLab::new(&Options { tls: true, ..Options::default() }).unwrap();
     let mut live = Live::start(&lab).unwrap();
     assert_eq!(live.line().unwrap(), "counting");

@@ -10,9 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::LIMIT;
 use hotpair_integration_tests::table_lab::{Options, TableLab};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::checker::Enough;
 use hotpair_lab::load::now_ns;
 use hotpair_lab::node::Pair;
@@ -49,7 +49,7 @@ fn saw_only(codes: &Codes, when: &str, allowed: &[&str]) -> Result<()> {
 
 #[test]
 fn a_switch_and_a_crash_pass_unseen_by_clients_of_a_router_that_holds() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut lab = TableLab::new(&Options::default()).unwrap();
     let mut router = Router::before(&lab.pair).unwrap();
     router.more = HOLD_LONG.to_owned();
@@ -123,7 +123,7 @@ fn is_switching(answer: &Value) -> bool {
 fn a_planned_switch_fails_not_even_what_bears_no_number() {
     const CALLERS: usize = 8;
     const SWITCHES: usize = 3;
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut lab = TableLab::new(&Options::default()).unwrap();
     let mut router = Router::before(&lab.pair).unwrap();
     router.more = HOLD_LONG.to_owned();
@@ -158,7 +158,7 @@ fn a_planned_switch_fails_not_even_what_bears_no_number() {
 
 #[test]
 fn requests_in_flight_at_a_crash_are_sent_again_if_they_are_numbered() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut lab = TableLab::new(&Options::default()).unwrap();
     let mut router = Router::before(&lab.pair).unwrap();
     router.more = HOLD_LONG.to_owned();
@@ -197,7 +197,7 @@ fn requests_in_flight_at_a_crash_are_sent_again_if_they_are_numbered() {
 
 #[test]
 fn a_router_that_does_not_hold_answers_at_once_and_again_when_served() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut lab = TableLab::new(&Options::default()).unwrap();
     let mut router = Router::before(&lab.pair).unwrap();
     router.more = "[hold]\ncrash = \"0s\"\n".to_owned();

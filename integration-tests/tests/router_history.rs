@@ -9,10 +9,10 @@ use std::env;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::faults::{Kind, Planned, carry_out, draw};
 use hotpair_integration_tests::steps::LIMIT;
 use hotpair_integration_tests::table_lab::{Options, TableLab};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::checker::{Enough, Report};
 use hotpair_lab::dice::Dice;
 use hotpair_lab::router::Router;
@@ -97,7 +97,7 @@ fn judge(
 
 #[test]
 fn behind_routers_nothing_is_lost_or_done_twice_whatever_dies() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     for seed in seeds() {
         run(seed).with_context(|| format!("HOTPAIR_SEED={seed}")).unwrap();
     }

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::journal::Journal;
 use hotpair_integration_tests::steps::{LIMIT, serves, settled};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_integration_tests::workspace;
 use hotpair_integration_tests::znodes::Znodes;
 use hotpair_lab::need::{Need, install};
@@ -55,7 +55,7 @@ fn alerted(node: &Node, name: &str, says: &str) -> Result<()> {
 
 #[test]
 fn a_pair_whose_znodes_are_its_own_fails_over_and_lets_no_stranger_near() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = secret(folder.path(), "zk.auth", LINE);
@@ -89,7 +89,7 @@ fn a_pair_whose_znodes_are_its_own_fails_over_and_lets_no_stranger_near() {
 
 #[test]
 fn a_node_with_a_wrong_password_says_so_until_it_is_mended() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut pair = Pair::here(&zookeeper.addresses()).unwrap();
@@ -120,7 +120,7 @@ fn a_node_with_a_wrong_password_says_so_until_it_is_mended() {
 
 #[test]
 fn an_open_pair_is_closed_one_node_after_the_other() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = secret(folder.path(), "zk.auth", LINE);
@@ -206,7 +206,7 @@ fn both_in_sync(znodes: &Znodes) -> Result<()> {
 
 #[test]
 fn a_pair_whose_link_is_under_tls_replicates_and_takes_over_at_once() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let certificates = Certificates::new();
     let mut pair = Pair::here(&zookeeper.addresses()).unwrap();
@@ -237,7 +237,7 @@ fn a_pair_whose_link_is_under_tls_replicates_and_takes_over_at_once() {
 
 #[test]
 fn a_pair_changes_to_tls_one_node_after_the_other() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let certificates = Certificates::new();
     let mut pair = Pair::here(&zookeeper.addresses()).unwrap();
@@ -296,7 +296,7 @@ fn meetings(node: &Node) -> Result<usize> {
 
 #[test]
 fn a_peer_with_a_foreign_certificate_is_kept_out_and_both_say_why() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let certificates = Certificates::new();
     let mut pair = Pair::here(&zookeeper.addresses()).unwrap();
@@ -319,7 +319,7 @@ fn a_peer_with_a_foreign_certificate_is_kept_out_and_both_say_why() {
 
 #[test]
 fn a_plain_peer_is_kept_out_and_both_say_which_end_lacks_what() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let certificates = Certificates::new();
     let mut pair = Pair::here(&zookeeper.addresses()).unwrap();

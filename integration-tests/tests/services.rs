@@ -11,8 +11,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::{LIMIT, serves, settled};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::http::Answer;
 use hotpair_lab::node::{Node, Pair};
 use hotpair_lab::port::Port;
@@ -137,7 +137,7 @@ fn order(node: &Node, body: &Value) -> Answer {
 }
 
 struct Scene {
-    _turn: Exclusive,
+    _turn: Turn,
     _zookeeper: ZooKeeper,
     pair: Pair,
     front: SocketAddr,
@@ -149,7 +149,7 @@ struct Scene {
 impl Scene {
     /// A pair whose nodes have the same port in front of a service at two free ports; not started.
     fn new() -> Self {
-        let turn = Exclusive::acquire().unwrap();
+        let turn = Turn::alone().unwrap();
         let zookeeper = ZooKeeper::standalone().unwrap();
         let ports: Vec<Port> = (0..3).map(|_| Port::reserve().unwrap()).collect();
         let [front, a, b] = [0, 1, 2].map(|index: usize| ports[index].address());

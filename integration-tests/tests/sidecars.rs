@@ -13,10 +13,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::program::Program;
 use hotpair_integration_tests::steps::{LIMIT, serves};
 use hotpair_integration_tests::table_lab::{ATTEMPT_LIMIT, Options, Planted, TableLab};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_integration_tests::workspace;
 use hotpair_lab::http::Http;
 use hotpair_lab::scratch::Scratch;
@@ -291,7 +291,7 @@ impl Rig {
 fn a_master_that_falls_at_any_step_leaves_one_effect_and_one_answer_or_an_unknown_outcome() {
     /// Pairs at a time: most of the time is spent waiting.
     const AT_A_TIME: usize = 4;
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let mut points = points();
     assert_eq!(points.len(), 22);
     if let Ok(words) = std::env::var("HOTPAIR_POINT") {
@@ -325,7 +325,7 @@ fn a_master_that_falls_at_any_step_leaves_one_effect_and_one_answer_or_an_unknow
 
 #[test]
 fn a_program_that_dies_is_called_again_only_where_that_is_harmless() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let mut rig = Rig::new(Planted::Nothing).unwrap();
     let master = rig.lab.in_sync().unwrap();
     for (act, each_time) in [
@@ -373,7 +373,7 @@ fn a_program_that_dies_is_called_again_only_where_that_is_harmless() {
 
 #[test]
 fn a_planned_switch_waits_for_the_program_and_is_undone_where_that_takes_too_long() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let mut rig = Rig::new(Planted::Nothing).unwrap();
     for too_long in [false, true] {
         let master = rig.lab.in_sync().unwrap();
@@ -436,7 +436,7 @@ fn lose_the_intent(planted: Planted) -> Result<usize> {
 
 #[test]
 fn a_program_that_is_called_before_its_intent_is_acknowledged_is_found_out() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     assert_eq!(lose_the_intent(Planted::Nothing).unwrap(), 1);
     let effects = lose_the_intent(Planted::Bug("program-before-intent")).unwrap();
     assert_eq!(effects, 2, "the planted bug has no effect");
@@ -453,7 +453,7 @@ fn shown_program() -> Result<String> {
 
 #[test]
 fn the_program_that_the_page_shows_runs() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let scratch = Scratch::new("page").unwrap();
     let script = scratch.write("place.py", shown_program().unwrap()).unwrap();
     let program = Program::start_script(script).unwrap();

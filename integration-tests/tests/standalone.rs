@@ -9,10 +9,10 @@ use anyhow::ensure;
 use hotpair_integration_tests::data_steps::{
     does_not_serve, program, same_rows_at_the_other, says_why,
 };
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::rows::Client;
 use hotpair_integration_tests::steps::LIMIT;
 use hotpair_integration_tests::table_lab::{Options, TableLab, users_file};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::node::{Node, Pair, Role, hotpair};
 use hotpair_lab::process::Process;
 use hotpair_lab::scratch::Scratch;
@@ -77,7 +77,7 @@ impl Alone {
 
 #[test]
 fn a_node_alone_keeps_rows_and_sessions_through_a_kill_and_empties_them_when_told_to() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let pair = Pair::here(&["127.0.0.1:9".parse().unwrap()]).unwrap();
     let node = &pair.nodes[0];
     let mut alone = Alone::of(node);
@@ -108,7 +108,7 @@ fn a_node_alone_keeps_rows_and_sessions_through_a_kill_and_empties_them_when_tol
 
 #[test]
 fn a_node_with_data_from_its_life_alone_is_master_of_a_new_pair_and_its_empty_peer_loads_it() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut lab = TableLab::new(&Options::default()).unwrap();
     for node in &mut lab.pair.nodes {
         node.stop(LIMIT).unwrap();
@@ -140,7 +140,7 @@ fn a_node_with_data_from_its_life_alone_is_master_of_a_new_pair_and_its_empty_pe
 
 #[test]
 fn a_node_with_a_peer_is_emptied_only_by_force_and_loads_everything_again() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut lab = TableLab::new(&Options::default()).unwrap();
     let client = Client::of(&lab.pair, &lab.user).unwrap();
     client.put("row", "kept").unwrap();

@@ -10,10 +10,10 @@ use anyhow::ensure;
 use hotpair_integration_tests::data_steps::{
     alerted, does_not_serve, log, order, program, same_rows_at_the_other, says_why, was_ordered,
 };
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::rows::{Client, files};
 use hotpair_integration_tests::steps::{LIMIT, serves};
 use hotpair_integration_tests::table_lab::{Options, TableLab};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::checker::Enough;
 use hotpair_lab::node::hotpair;
 use hotpair_lab::table_load::{Plan, TableLoad};
@@ -67,7 +67,7 @@ fn one_is_behind(lab: &mut TableLab) -> (Client, usize) {
 
 #[test]
 fn a_standby_that_is_not_in_sync_serves_only_when_told_to_and_what_it_lacks_is_set_aside() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let mut lab = TableLab::new(&Options::default()).unwrap();
     let (client, old) = one_is_behind(&mut lab);
     let behind = 1 - old;
@@ -120,7 +120,7 @@ fn kill_at_once(lab: &mut TableLab, master: usize) {
 
 #[test]
 fn both_nodes_killed_at_once_lose_nothing_whichever_comes_back_first() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let mut lab = TableLab::new(&Options::default()).unwrap();
     let load = load(&lab);
     for master_first in [true, false] {
@@ -158,7 +158,7 @@ fn reboot(lab: &mut TableLab, node: usize) {
 
 #[test]
 fn after_a_power_cut_of_both_the_two_compare_and_the_one_with_more_serves() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let mut lab = TableLab::new(&Options::default()).unwrap();
     let (client, old) = one_is_behind(&mut lab);
     reboot(&mut lab, old);
@@ -180,7 +180,7 @@ fn after_a_power_cut_of_both_the_two_compare_and_the_one_with_more_serves() {
 
 #[test]
 fn a_standby_that_rebooted_is_in_sync_again_only_once_compared() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let mut lab = TableLab::new(&Options::default()).unwrap();
     let client = Client::of(&lab.pair, &lab.user).unwrap();
     client.put("row", "one").unwrap();
@@ -221,7 +221,7 @@ fn outgrow_the_redo(lab: &TableLab, client: &Client) {
 
 #[test]
 fn a_late_peer_loads_a_snapshot_and_the_tail_while_the_master_goes_on_serving() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let mut lab = TableLab::new(&Options::default()).unwrap();
     let client = Client::of(&lab.pair, &lab.user).unwrap();
     outgrow_the_redo(&lab, &client);
@@ -290,7 +290,7 @@ fn with_a_row() -> (TableLab, Client, usize, u64) {
 
 #[test]
 fn a_pair_started_at_an_empty_zookeeper_serves_once_it_is_adopted_with_all_rows() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let (mut lab, client, master, epoch) = with_a_row();
     // The master last, which so remains the last one.
     for node in [1 - master, master] {
@@ -307,7 +307,7 @@ fn a_pair_started_at_an_empty_zookeeper_serves_once_it_is_adopted_with_all_rows(
 
 #[test]
 fn a_pair_whose_zookeeper_loses_its_data_stops_and_serves_once_it_is_adopted() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let (mut lab, client, master, epoch) = with_a_row();
     lab.zookeeper.kill(0).unwrap();
     lab.zookeeper.wipe(0).unwrap();
@@ -319,7 +319,7 @@ fn a_pair_whose_zookeeper_loses_its_data_stops_and_serves_once_it_is_adopted() {
 
 #[test]
 fn a_pair_moved_to_another_root_is_adopted_where_the_data_is_and_an_empty_peer_follows() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let (mut lab, client, master, epoch) = with_a_row();
     for node in [1 - master, master] {
         let node = &mut lab.pair.nodes[node];
@@ -344,7 +344,7 @@ fn a_pair_moved_to_another_root_is_adopted_where_the_data_is_and_an_empty_peer_f
 
 #[test]
 fn acknowledged_locally_changes_need_no_standby_and_what_a_promotion_loses_is_set_aside() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let local = vec![("HOTPAIR__TABLES__ACK".to_owned(), "local".to_owned())];
     let mut lab = TableLab::new(&Options { environment: local, ..Options::default() }).unwrap();
     let client = Client::of(&lab.pair, &lab.user).unwrap();
@@ -382,7 +382,7 @@ fn acknowledged_locally_changes_need_no_standby_and_what_a_promotion_loses_is_se
 
 #[test]
 fn a_pair_that_brings_each_change_to_the_disk_keeps_them_through_a_kill() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let disk = vec![("HOTPAIR__TABLES__DURABILITY".to_owned(), "disk".to_owned())];
     let mut lab = TableLab::new(&Options { environment: disk, ..Options::default() }).unwrap();
     let load = load(&lab);
@@ -397,7 +397,7 @@ fn a_pair_that_brings_each_change_to_the_disk_keeps_them_through_a_kill() {
 
 #[test]
 fn an_idle_pair_stays_in_sync_over_one_stream() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let lab = TableLab::new(&Options::default()).unwrap();
     let master = &lab.pair.nodes[lab.in_sync().unwrap()];
     let came = || log(master).unwrap().matches("the peer wants to follow").count();

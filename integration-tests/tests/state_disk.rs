@@ -11,11 +11,11 @@ use anyhow::{Context, Result, ensure};
 use hotpair_integration_tests::data_steps::{
     alerted, last_redo, log, relieved, same_rows_at_the_other,
 };
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::rows::{Client, files};
 use hotpair_integration_tests::small_disk::SmallDisk;
 use hotpair_integration_tests::steps::{LIMIT, serves};
 use hotpair_integration_tests::table_lab::{Options, TableLab};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::checker::Enough;
 use hotpair_lab::scratch::Scratch;
 use hotpair_lab::table_load::Plan;
@@ -78,7 +78,7 @@ fn all_there(client: &Client, acknowledged: usize) -> Result<()> {
 
 #[test]
 fn a_master_whose_disk_is_full_refuses_loses_nothing_and_goes_on_when_there_is_room() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let Some(disk) = small_disk() else { return };
     let mut lab = TableLab::new(&Options::default()).unwrap();
     let client = Client::of(&lab.pair, &lab.user).unwrap();
@@ -118,7 +118,7 @@ fn a_master_whose_disk_is_full_refuses_loses_nothing_and_goes_on_when_there_is_r
 
 #[test]
 fn a_master_that_dies_with_a_full_disk_is_succeeded_by_one_that_has_everything() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let Some(disk) = small_disk() else { return };
     let mut lab = TableLab::new(&Options::default()).unwrap();
     let client = Client::of(&lab.pair, &lab.user).unwrap();
@@ -139,7 +139,7 @@ fn a_master_that_dies_with_a_full_disk_is_succeeded_by_one_that_has_everything()
 
 #[test]
 fn a_master_goes_on_alone_when_its_standbys_disk_is_full_until_there_is_room() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let Some(disk) = small_disk() else { return };
     let mut lab = TableLab::new(&Options::default()).unwrap();
     let client = Client::of(&lab.pair, &lab.user).unwrap();
@@ -187,7 +187,7 @@ fn stopped_standby(lab: &mut TableLab) -> (Client, usize) {
 
 #[test]
 fn a_log_damaged_in_the_middle_is_refused_by_name_and_offset_and_loaded_anew_from_the_peer() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let mut lab = TableLab::new(&Options::default()).unwrap();
     let (client, standby) = stopped_standby(&mut lab);
     let node = &mut lab.pair.nodes[standby];
@@ -224,7 +224,7 @@ fn a_log_damaged_in_the_middle_is_refused_by_name_and_offset_and_loaded_anew_fro
 
 #[test]
 fn a_torn_tail_is_cut_and_said_and_the_node_follows() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let mut lab = TableLab::new(&Options::default()).unwrap();
     let (client, standby) = stopped_standby(&mut lab);
     let node = &lab.pair.nodes[standby];
@@ -265,7 +265,7 @@ fn link(links: &Path, node: usize) -> std::path::PathBuf {
 
 #[test]
 fn a_standby_that_reads_the_masters_directory_has_everything_when_the_master_is_killed() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let links = Scratch::new("links").unwrap();
     let mut lab = TableLab::new(&Options::default()).unwrap();
     through_directories(&mut lab, links.path());
@@ -295,7 +295,7 @@ fn a_standby_that_reads_the_masters_directory_has_everything_when_the_master_is_
 
 #[test]
 fn a_missing_mount_is_an_alert_and_no_hang_and_heals_when_it_is_back() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let links = Scratch::new("links").unwrap();
     let mut lab = TableLab::new(&Options::default()).unwrap();
     through_directories(&mut lab, links.path());

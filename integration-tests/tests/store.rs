@@ -11,13 +11,13 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 use hotpair_integration_tests::data_steps::relieved;
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::rows::Client;
 use hotpair_integration_tests::sql::{
     alert_says, ask_sqlite, in_memory, in_postgres, in_sqlite, reaches, same, status,
 };
 use hotpair_integration_tests::steps::LIMIT;
 use hotpair_integration_tests::table_lab::{Options, TableLab};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::node::{Node, Pair, hotpair};
 use hotpair_lab::postgres::Postgres;
 use hotpair_lab::process::Process;
@@ -65,7 +65,7 @@ fn lag(node: &Node) -> Result<Option<u64>> {
 
 #[test]
 fn postgresql_has_what_the_tables_have_whoever_was_killed_meanwhile() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     // Not there yet: the pair serves all the same, and says what is missing.
     let mut server = Postgres::make().unwrap();
     let options = Options { more: url(&server.url(), ""), ..Options::default() };
@@ -303,7 +303,7 @@ fn a_file_that_is_lost_is_made_anew_and_one_that_is_damaged_or_anothers_is_refus
 
 #[test]
 fn each_node_has_a_copy_of_its_own_in_sqlite_and_both_are_the_same() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let folder = Scratch::new("store-files").unwrap();
     let files: Vec<PathBuf> = ["a.db", "b.db"].into_iter().map(|name| folder.join(name)).collect();
     let address = |file: &Path| format!("[store]\nurl = \"sqlite://{}\"\n", file.display());

@@ -10,11 +10,11 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::rows::Client;
 use hotpair_integration_tests::sql::{in_memory, in_postgres, reaches, same};
 use hotpair_integration_tests::steps::{LIMIT, argument, serves};
 use hotpair_integration_tests::table_lab::{Options, Planted, TableLab};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::postgres::Postgres;
 use hotpair_lab::scratch::Scratch;
 use hotpair_lab::wait::eventually;
@@ -110,7 +110,7 @@ impl Scene {
 
 #[test]
 fn a_frozen_master_with_a_batch_in_flight_changes_nothing_once_it_wakes() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut scene = Scene::set(Planted::Nothing);
     let runs = if std::env::var_os("HOTPAIR_SOAK").is_some() { SOAK_RUNS } else { STEPS.len() };
     for run in 0..runs {
@@ -125,7 +125,7 @@ fn a_frozen_master_with_a_batch_in_flight_changes_nothing_once_it_wakes() {
 
 #[test]
 fn a_fence_that_is_only_looked_at_is_found() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut scene = Scene::set(Planted::Bug("store-fence-by-select"));
     // A busy machine may miss a moment.
     let found = (0..TRIES).any(|run| !scene.play("store.fenced", run).unwrap());

@@ -15,8 +15,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::nspawn::Container;
+use hotpair_integration_tests::turn::Turn;
 use hotpair_integration_tests::workspace;
 use hotpair_lab::node::{Pair, built_beside, hotpair};
 use hotpair_lab::wait::eventually;
@@ -94,7 +94,7 @@ fn the_harness_sees_readiness_watchdog_and_release_with_a_stand_in() {
     if !wanted("stand-in") {
         return;
     }
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let program = built_beside("hotpair-stand-in", "hotpair-integration-tests").unwrap();
     let container =
         container(&program, "", "[Service]\nEnvironment=STAND_IN_READY_AFTER_MS=1500\n");
@@ -127,7 +127,7 @@ fn the_unit_is_active_only_once_zookeeper_is_there_and_the_node_serves() {
     if !wanted("readiness") {
         return;
     }
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let mut zookeeper = ZooKeeper::standalone().unwrap();
     zookeeper.kill(0).unwrap();
     let pair = Pair::here(&zookeeper.addresses()).unwrap();
@@ -148,7 +148,7 @@ fn a_frozen_master_is_restarted_by_its_watchdog() {
     if !wanted("watchdog") {
         return;
     }
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let pair = Pair::here(&zookeeper.addresses()).unwrap();
     let container = container(&hotpair().unwrap(), &inside(&pair), "");
@@ -170,7 +170,7 @@ fn a_killed_master_is_released_at_once_so_that_the_peer_need_not_wait() {
     if !wanted("release") {
         return;
     }
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::alone().unwrap();
     let zookeeper = ZooKeeper::standalone().unwrap();
     let mut pair = Pair::here(&zookeeper.addresses()).unwrap();
     for node in &mut pair.nodes {

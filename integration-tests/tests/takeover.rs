@@ -10,9 +10,9 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::journal::Journal;
 use hotpair_integration_tests::steps::{LIMIT, argument, run_hotpair, serves, settled};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_integration_tests::znodes::Znodes;
 use hotpair_lab::checker::{Fault, History, check};
 use hotpair_lab::http::Http;
@@ -37,12 +37,12 @@ struct Lab {
     faults: Vec<Fault>,
     master: usize,
     epoch: u64,
-    _turn: Exclusive,
+    _turn: Turn,
 }
 
 impl Lab {
     fn new(change: impl Fn(&mut Settings)) -> Self {
-        let turn = Exclusive::acquire().unwrap();
+        let turn = Turn::alone().unwrap();
         let zookeeper = ZooKeeper::standalone().unwrap();
         let mut pair = Pair::here(&zookeeper.addresses()).unwrap();
         for node in &mut pair.nodes {

@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use hotpair_client::{Client, Error, Session};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::{LIMIT, argument, run_hotpair, serves};
 use hotpair_integration_tests::table_lab::{Options, TableLab};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::certificates::Certificates;
 use hotpair_lab::node::TOKEN;
 use hotpair_lab::router::Router;
@@ -30,12 +30,12 @@ struct Scene {
     lab: TableLab,
     router: Router,
     runtime: Runtime,
-    _turn: Exclusive,
+    _turn: Turn,
 }
 
 impl Scene {
     fn new() -> Result<Self> {
-        let turn = Exclusive::acquire()?;
+        let turn = Turn::alone()?;
         let lab = TableLab::new(&Options { tls: true, ..Options::default() })?;
         let certificates = certificates(&lab);
         certificates.issue("router", &["127.0.0.1"])?;

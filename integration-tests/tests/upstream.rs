@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use hotpair_client::{Client, Error, Session};
-use hotpair_integration_tests::exclusive::Exclusive;
 use hotpair_integration_tests::steps::{LIMIT, serves, settled};
 use hotpair_integration_tests::table_lab::{Options, TableLab};
+use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::investment::InvestmentSystem;
 use hotpair_lab::wait::eventually;
 use serde_json::{Value, json};
@@ -92,7 +92,7 @@ fn metric(desk: &Desk, node: usize, line: &str) -> Result<f64> {
 
 #[test]
 fn every_sessions_heartbeats_go_on_after_a_switch_and_after_a_kill_and_from_one_node_only() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let mut desk = Desk::new().unwrap();
     let sessions = desk.log_in(SESSIONS).unwrap();
     desk.all_heard(SESSIONS, 2, 0).unwrap();
@@ -124,7 +124,7 @@ fn every_sessions_heartbeats_go_on_after_a_switch_and_after_a_kill_and_from_one_
 
 #[test]
 fn a_master_that_was_frozen_sends_nothing_when_it_wakes() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let mut desk = Desk::new().unwrap();
     let _sessions = desk.log_in(SESSIONS).unwrap();
     desk.all_heard(SESSIONS, 1, 0).unwrap();
@@ -145,7 +145,7 @@ fn a_master_that_was_frozen_sends_nothing_when_it_wakes() {
 
 #[test]
 fn a_system_that_is_slow_dead_or_forgetful_slows_nothing_else() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let mut desk = Desk::new().unwrap();
     let sessions = desk.log_in(4).unwrap();
     desk.all_heard(4, 1, 0).unwrap();
@@ -196,7 +196,7 @@ fn a_system_that_is_slow_dead_or_forgetful_slows_nothing_else() {
 
 #[test]
 fn a_user_whom_the_system_refuses_is_not_logged_in_and_tokens_are_shown_nowhere() {
-    let _turn = Exclusive::acquire().unwrap();
+    let _turn = Turn::beside_others().unwrap();
     let mut desk = Desk::new().unwrap();
     desk.system.control(&json!({"status": 403})).unwrap();
     assert_eq!(refused_login(&desk), 308_000_009);
