@@ -41,7 +41,7 @@ check: cargo-present deny ## format, lints, documentation, supply chain, rings, 
 # The version is pinned: a later one may want other rules, and a build must not fail for that.
 deny: cargo-present ## licences, bans and sources of all dependencies
 	@command -v cargo-deny >/dev/null || test -x $(TARGET)/tools/bin/cargo-deny || \
-	  $(CARGO) install cargo-deny --version $(DENY) --locked --debug --no-default-features \
+	  CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) install cargo-deny --version $(DENY) --locked --debug --no-default-features \
 	    --root $(TARGET)/tools --target-dir $(TARGET)/tools/build --quiet
 	PATH="$$PATH:$(TARGET)/tools/bin" cargo-deny --locked check licenses bans sources
 
