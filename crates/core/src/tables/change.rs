@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::record::BODY_BYTES_MAX;
+
 /// Bytes shared between the log, the tables and whoever reads them. Keys and values.
 pub type Bytes = Arc<[u8]>;
 
@@ -15,6 +17,9 @@ pub const KEY_BYTES_MAX: usize = 1_024;
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
 /// Operations of one request.
 pub const OPERATIONS_MAX: usize = 1_024;
+/// All that a request brings along, in bytes: names, keys, values and reply. Half of the longest record,
+/// because the end of a session adds what it takes along.
+pub const REQUEST_BYTES_MAX: usize = BODY_BYTES_MAX / 2;
 
 /// What a session is known by in tables and logs: the first half of its token's SHA-256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -161,6 +166,12 @@ pub enum Refusal {
         /// What was to be added.
         by: i64,
     },
+    /// A table's name with a character that other systems cannot hold, as an SQL database.
+    #[error("the name of table {table:?} holds a control character")]
+    BadName {
+        /// The table.
+        table: String,
+    },
     /// A name, key, value or list is longer than allowed.
     #[error("{what} of {got} is more than {max}")]
     TooLarge {
@@ -208,18 +219,33 @@ impl Operation {
     }
 }
 
+impl ReplyPlan {
+    /// The bytes that it brings along.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Fixed(bytes) | Self::ResultsKept { key: bytes } => bytes.len(),
+            Self::Results => 0,
+        }
+    }
+}
+
 impl Request {
-    /// Whether its sizes are bearable.
+    /// Whether its names and sizes are bearable.
     pub(crate) fn check(&self) -> Result<(), Refusal> {
         let too_large = |what, got, max| Err(Refusal::TooLarge { what, got, max });
         if self.operations.len() > OPERATIONS_MAX {
             return too_large("a list of operations", self.operations.len(), OPERATIONS_MAX);
         }
+        let mut bytes = self.reply.bytes();
         for operation in &self.operations {
             let (name, key) = (operation.table().len(), operation.key().len());
             let value = operation.value_bytes();
+            bytes += name + key + value;
             if name > TABLE_NAME_BYTES_MAX {
                 return too_large("a table's name (bytes)", name, TABLE_NAME_BYTES_MAX);
+            }
+            if operation.table().chars().any(char::is_control) {
+                return Err(Refusal::BadName { table: operation.table().to_string() });
             }
             if key > KEY_BYTES_MAX {
                 return too_large("a key (bytes)", key, KEY_BYTES_MAX);
@@ -227,6 +253,9 @@ impl Request {
             if value > VALUE_BYTES_MAX {
                 return too_large("a value (bytes)", value, VALUE_BYTES_MAX);
             }
+        }
+        if bytes > REQUEST_BYTES_MAX {
+            return too_large("a request with all its operations (bytes)", bytes, REQUEST_BYTES_MAX);
         }
         match &self.reply {
             ReplyPlan::Fixed(bytes) if bytes.len() > VALUE_BYTES_MAX => {

@@ -30,7 +30,7 @@ use crate::pair::identity::Epoch;
 pub const RECORD_VERSION: u16 = 1;
 /// Bytes before the body.
 pub const HEAD_BYTES: usize = 12;
-/// The longest body: a request that brings more is refused before it is written.
+/// The longest body: a request that could become more is refused before it is written.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// An entry of the log.

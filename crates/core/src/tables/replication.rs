@@ -343,6 +343,11 @@ impl Replication {
         if let Some(verdict) = verdict {
             fx.push(TablesEffect::Answer { ticket, verdict });
         }
+        if let Mode::Master(leader) = &self.mode
+            && leader.batch_is_full()
+        {
+            self.flush(fx);
+        }
     }
 
     /// Hands on what was submitted since the last call. To be called when no more is at hand.
@@ -537,4 +542,53 @@ pub enum Unfollowable {
     /// Its tables are not ours: ours are made anew.
     #[error("{0}")]
     Different(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::pair::identity::{BootId, Instance, NodeId};
+    use crate::tables::change::{Operation, ReplyPlan};
+    use crate::tables::writer::BATCH_BYTES_FULL;
+
+    #[test]
+    fn what_is_written_and_shipped_at_once_is_bounded_in_bytes() {
+        let me = Incarnation {
+            node: NodeId::new("a"),
+            instance: Instance(1),
+            boot_id: BootId(1),
+        };
+        let (mut store, mut fx) = (Store::default(), Vec::new());
+        let settings = ReplicationSettings::default();
+        let mut machine = Replication::new(settings, me, 1, History::default(), true);
+        machine.prepare(Moment(1), Epoch(1), &mut store, &mut fx);
+        machine.flush(&mut fx);
+        fx.clear();
+        let value: Arc<[u8]> = vec![0; 700_000].into();
+        for ticket in 0..40 {
+            let key: Arc<[u8]> = format!("{ticket}").as_bytes().into();
+            let put = Operation::Put { table: "t".into(), key, value: value.clone() };
+            let request = Request {
+                ticket,
+                numbered: None,
+                reads: Vec::new(),
+                operations: vec![put],
+                reply: ReplyPlan::Results,
+            };
+            machine.submit(&store, request, &mut fx);
+        }
+        machine.flush(&mut fx);
+        let batches: Vec<&Batch> = fx
+            .iter()
+            .filter_map(|effect| match effect {
+                TablesEffect::Append(batch) => Some(batch),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(batches.iter().map(|batch| batch.last).max(), Some(41));
+        let largest = batches.iter().map(|batch| batch.bytes.len()).max().unwrap();
+        assert!(largest < BATCH_BYTES_FULL + 701_000, "{largest}");
+    }
 }

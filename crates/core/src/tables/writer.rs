@@ -32,6 +32,10 @@ use crate::pair::identity::Epoch;
 /// Records that may be pending. More are refused until the peer or the disk has caught up.
 pub const PENDING_MAX: usize = 65_536;
 
+/// What makes a batch large enough to be handed on before more is looked at: beside a record of the
+/// longest it must fit into what the peer takes at a time.
+pub const BATCH_BYTES_FULL: usize = 1 << 20;
+
 /// The writer of one mastership. See the file's header.
 #[derive(Debug)]
 pub struct Writer {
@@ -172,13 +176,19 @@ impl Writer {
         self.head
     }
 
+    /// Whether no more should be committed before the batch is taken.
+    #[must_use]
+    pub fn batch_is_full(&self) -> bool {
+        self.batch.len() >= BATCH_BYTES_FULL
+    }
+
     /// What was committed since the last call; none if nothing was.
     #[must_use]
     pub fn take_batch(&mut self) -> Option<Batch> {
         if self.batch.is_empty() {
             return None;
         }
-        let room = self.batch.len();
+        let room = self.batch.len().min(BATCH_BYTES_FULL);
         let bytes = std::mem::replace(&mut self.batch, Vec::with_capacity(room));
         Some(Batch { last: self.head, bytes })
     }
@@ -432,6 +442,8 @@ fn sum(value: Option<&[u8]>, by: i64) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tables::change::REQUEST_BYTES_MAX;
+    use crate::tables::record::decode;
     use crate::tables::tickets::row_key;
 
     fn table() -> Arc<str> {
@@ -491,6 +503,51 @@ mod tests {
             verdicts.iter().map(|(t, v)| (*t, added(v))).collect::<Vec<_>>(),
             [(1, 5), (2, 11)]
         );
+    }
+
+    #[test]
+    fn a_tables_name_holds_no_control_character() {
+        let store = Store::default();
+        let mut writer = Writer::new(Epoch(1), 7, 0, &store);
+        for name in ["a\0b", "a\nb", "\u{85}"] {
+            let refused = writer.submit(&store, put(1, name, "k"));
+            assert!(matches!(refused, Some(Verdict::Refused(Refusal::BadName { .. }))), "{name:?}");
+        }
+        assert_eq!(writer.submit(&store, put(1, "Bücher 2", "k")), None);
+    }
+
+    #[test]
+    fn the_largest_request_fits_into_a_record_and_a_larger_one_changes_nothing() {
+        let store = Store::default();
+        let mut writer = Writer::new(Epoch(1), 7, 0, &store);
+        writer.take_batch().unwrap();
+        let puts = |bytes: usize| {
+            let value: Bytes = vec![0; 100_000].into();
+            let put = |index: usize| Operation::Put {
+                table: table(),
+                key: key(&format!("{index:03}")),
+                value: value.clone(),
+            };
+            let operations = (0..bytes.div_ceil(100_000)).map(put).collect();
+            Request {
+                ticket: 1,
+                numbered: None,
+                reads: Vec::new(),
+                operations,
+                reply: ReplyPlan::Results,
+            }
+        };
+        let refused = writer.submit(&store, puts(REQUEST_BYTES_MAX + 1));
+        assert!(
+            matches!(&refused, Some(Verdict::Refused(Refusal::TooLarge { .. }))),
+            "{refused:?}"
+        );
+        assert_eq!(writer.take_batch(), None);
+        assert_eq!(writer.submit(&store, puts(REQUEST_BYTES_MAX - 100_000)), None);
+        assert!(writer.batch_is_full());
+        let bytes = writer.take_batch().unwrap().bytes;
+        assert_eq!(decode(&bytes).unwrap().1, bytes.len());
+        assert!(!writer.batch_is_full());
     }
 
     #[test]

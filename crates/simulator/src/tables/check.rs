@@ -253,7 +253,11 @@ impl World {
                     self.check.broken(Rule::Refused, format!("{request:?}: {refusal}"));
                 }
             }
-            Verdict::Refused(refusal @ (Refusal::NotANumber { .. } | Refusal::TooLarge { .. })) => {
+            Verdict::Refused(
+                refusal @ (Refusal::NotANumber { .. }
+                | Refusal::BadName { .. }
+                | Refusal::TooLarge { .. }),
+            ) => {
                 self.check.broken(Rule::Refused, format!("{request:?}: {refusal}"));
             }
             Verdict::Refused(Refusal::Busy(_)) | Verdict::Conflict | Verdict::Superseded => {}

@@ -371,7 +371,10 @@ impl World {
                 waits.begin_session();
             }
             Verdict::Refused(
-                Refusal::Busy(_) | Refusal::NotANumber { .. } | Refusal::TooLarge { .. },
+                Refusal::Busy(_)
+                | Refusal::NotANumber { .. }
+                | Refusal::BadName { .. }
+                | Refusal::TooLarge { .. },
             )
             | Verdict::Superseded => {}
         }

@@ -137,6 +137,10 @@ impl Leader {
         self.barrier = Some((hold, self.writer.write_barrier()));
     }
 
+    pub(super) fn batch_is_full(&self) -> bool {
+        self.writer.batch_is_full()
+    }
+
     pub(super) fn take_batch(&mut self) -> Option<Batch> {
         self.writer.take_batch()
     }
