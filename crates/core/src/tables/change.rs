@@ -255,7 +255,11 @@ impl Request {
             }
         }
         if bytes > REQUEST_BYTES_MAX {
-            return too_large("a request with all its operations (bytes)", bytes, REQUEST_BYTES_MAX);
+            return too_large(
+                "a request with all its operations (bytes)",
+                bytes,
+                REQUEST_BYTES_MAX,
+            );
         }
         match &self.reply {
             ReplyPlan::Fixed(bytes) if bytes.len() > VALUE_BYTES_MAX => {

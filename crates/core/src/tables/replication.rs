@@ -555,11 +555,7 @@ mod tests {
 
     #[test]
     fn what_is_written_and_shipped_at_once_is_bounded_in_bytes() {
-        let me = Incarnation {
-            node: NodeId::new("a"),
-            instance: Instance(1),
-            boot_id: BootId(1),
-        };
+        let me = Incarnation { node: NodeId::new("a"), instance: Instance(1), boot_id: BootId(1) };
         let (mut store, mut fx) = (Store::default(), Vec::new());
         let settings = ReplicationSettings::default();
         let mut machine = Replication::new(settings, me, 1, History::default(), true);

@@ -402,7 +402,27 @@ impl Decider {
                 self.settle(now, effects);
             }
         }
-        Step::Pass
+        self.told_of(request, told.error_no)
+    }
+
+    /// What a client is told where a node refused a request that another one may have executed before:
+    /// nothing that sounds as if it had not been.
+    fn told_of(&mut self, request: Asked, error_no: i64) -> Step {
+        if !request.perhaps_executed || request.repeatable != Repeatable::Numbered {
+            return Step::Pass;
+        }
+        match ErrorNumber::from_number(error_no) {
+            // Asked again under its number, it is answered what came of it.
+            Some(
+                ErrorNumber::Overloaded
+                | ErrorNumber::Switching
+                | ErrorNumber::DatasetLoading
+                | ErrorNumber::DatasetFailed,
+            ) => Step::Answer(self.switching()),
+            // With its session what came of it is gone.
+            Some(ErrorNumber::SessionUnknown) => Step::Answer(Verdict::Unknown),
+            _ => Step::Pass,
+        }
     }
 
     fn handle_broke(
@@ -445,7 +465,8 @@ impl Decider {
         if request.tries >= TRIES_MAX {
             return Step::Answer(self.switching());
         }
-        self.onward(now, Asked { tries: request.tries + 1, ..request })
+        let perhaps_executed = request.perhaps_executed || perhaps_executed;
+        self.onward(now, Asked { tries: request.tries + 1, perhaps_executed, ..request })
     }
 
     /// Where a request goes now.
@@ -471,7 +492,8 @@ impl Decider {
 
     fn forward(&mut self, target: Target, asked: Asked) -> Step {
         self.sent_again += u64::from(asked.tries > 0);
-        Step::Forward { node: target.node, epoch: target.epoch, tries: asked.tries }
+        let Asked { tries, perhaps_executed, .. } = asked;
+        Step::Forward { node: target.node, epoch: target.epoch, tries, perhaps_executed }
     }
 
     /// Notes where a request that was under way goes.

@@ -44,7 +44,7 @@ struct Inner {
 /// What a request does now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Go {
-    Forward { target: Target, tries: u32, generation: Generation },
+    Forward { target: Target, tries: u32, perhaps_executed: bool, generation: Generation },
     Pass,
     Answer(Verdict),
 }
@@ -122,7 +122,8 @@ impl Desk {
     pub(crate) fn admit(&self, repeatable: Repeatable, bytes: usize) -> Ticket<'_> {
         let mut inner = self.inner();
         inner.next += 1;
-        let asked = Asked { id: RequestId(inner.next), repeatable, bytes, tries: 0 };
+        let id = RequestId(inner.next);
+        let asked = Asked { id, repeatable, bytes, tries: 0, perhaps_executed: false };
         let state = self.decide_in(&mut inner, Fact::Came(asked), Some(asked.id));
         drop(inner);
         let state = state.expect("every request is told something");
@@ -182,9 +183,10 @@ impl Desk {
     /// `None` is waiting.
     fn go(&self, step: Step) -> Option<Go> {
         Some(match step {
-            Step::Forward { node, epoch, tries } => {
+            Step::Forward { node, epoch, tries, perhaps_executed } => {
                 let generation = self.pools[node.0].generation();
-                Go::Forward { target: Target { node, epoch }, tries, generation }
+                let target = Target { node, epoch };
+                Go::Forward { target, tries, perhaps_executed, generation }
             }
             Step::Hold => return None,
             Step::Pass => Go::Pass,
@@ -224,8 +226,8 @@ impl Ticket<'_> {
             State::UnderWay(_) | State::Done => unreachable!("asked before its outcome was told"),
         };
         self.state = match go {
-            Go::Forward { target, tries, .. } => {
-                self.asked.tries = tries;
+            Go::Forward { target, tries, perhaps_executed, .. } => {
+                (self.asked.tries, self.asked.perhaps_executed) = (tries, perhaps_executed);
                 State::UnderWay(target)
             }
             Go::Pass | Go::Answer(_) => State::Done,

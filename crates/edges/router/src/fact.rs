@@ -32,6 +32,8 @@ pub struct Asked {
     pub bytes: usize,
     /// How often it was sent, or came back, so far.
     pub tries: u32,
+    /// Somebody who had it may have executed it, and nobody has said.
+    pub perhaps_executed: bool,
 }
 
 /// The role that a node says it has.
@@ -170,6 +172,8 @@ pub enum Step {
         epoch: u64,
         /// How often it was sent or came back.
         tries: u32,
+        /// Whether it may have been executed before.
+        perhaps_executed: bool,
     },
     /// Keep it until another step comes.
     Hold,

@@ -1,6 +1,7 @@
 //! A cheap look at what passes: as much of a request as tells whether it may be sent twice, as much of
 //! an answer as tells what became of it. The bytes themselves are passed on as they are.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use hotpair_http::Method;
@@ -46,9 +47,14 @@ fn call(body: &[u8]) -> Looked {
     let Ok(call) = serde_json::from_slice::<CallText<'_>>(body) else {
         return Looked { repeatable: Repeatable::Harmless, limit: LIMIT_DEFAULT };
     };
-    let limit = call.timeout_ms.map_or(LIMIT_DEFAULT, |ms| {
-        Duration::from_millis(ms).min(FUNCTION_LIMIT_MAX) + LIMIT_MARGIN
-    });
+    // Functions of other programs have limits of their own, which only the node knows.
+    let is_own = call.function.is_some_and(|number| OWN.contains(&number))
+        || call.gsv.as_ref().is_some_and(|gsv| gsv.0.starts_with(OWN_SERVICES));
+    let limit = match call.timeout_ms {
+        Some(ms) => Duration::from_millis(ms).min(FUNCTION_LIMIT_MAX) + LIMIT_MARGIN,
+        None if is_own || call.is_async => LIMIT_DEFAULT,
+        None => FUNCTION_LIMIT_MAX + LIMIT_MARGIN,
+    };
     let only_looks = match (&call.function, &call.gsv, &call.name) {
         (Some(number), None, None) => LOOKS.iter().any(|(known, ..)| known == number),
         (None, Some(gsv), Some(name)) => {
@@ -139,7 +145,11 @@ const LOOKS: [(u32, &str, &str); 8] = [
     (1901, "hotpair/test/1.0", "echo"),
     (1902, "hotpair/test/1.0", "sleep"),
 ];
-/// A node's own limit for a function where its caller gives none, and some time to say so.
+/// Numbers of the node's own functions.
+const OWN: Range<u32> = 1_000..2_000;
+/// What their services' names begin with.
+const OWN_SERVICES: &str = "hotpair/";
+/// A node's own limit for a function of its own where its caller gives none, and some time to say so.
 const LIMIT_DEFAULT: Duration = Duration::from_secs(35);
 /// A node's own limit for a function whatever its caller says.
 const FUNCTION_LIMIT_MAX: Duration = Duration::from_mins(10);
@@ -178,7 +188,10 @@ mod tests {
         let limit = |body: &str| request(&Method::POST, "/v1/call", body.as_bytes()).limit;
         assert_eq!(limit(r#"{"function":9,"timeout_ms":1000}"#), Duration::from_secs(6));
         assert_eq!(limit(r#"{"function":9,"timeout_ms":99999999999}"#).as_secs(), 605);
-        assert_eq!(limit(r#"{"function":9}"#), LIMIT_DEFAULT);
+        assert_eq!(limit(r#"{"function":9}"#).as_secs(), 605, "only the node knows its limit");
+        assert_eq!(limit(r#"{"function":9,"async":true}"#), LIMIT_DEFAULT);
+        assert_eq!(limit(r#"{"function":1002}"#), LIMIT_DEFAULT);
+        assert_eq!(limit(r#"{"gsv":"hotpair/table/1.0","name":"put"}"#), LIMIT_DEFAULT);
     }
 
     #[test]

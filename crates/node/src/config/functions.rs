@@ -123,6 +123,12 @@ fn validate_upstream(function: &FunctionConfig, insecure: bool, problems: &mut V
             return;
         }
     };
+    if url.secure {
+        problems.push(format!(
+            "functions {number}: upstream = {upstream:?}: programs are asked over http:// only"
+        ));
+        return;
+    }
     let host = url.address.rsplit_once(':').map_or("", |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let is_here = host == "localhost"

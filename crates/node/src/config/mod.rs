@@ -413,7 +413,9 @@ impl NodeConfig {
         config.identity = config.tls.read().map_err(fail)?;
         let auth = config.coordinator.zookeeper.as_ref().and_then(|z| z.auth.as_ref());
         let auth = auth.map(|auth| folder.join(auth));
+        let users = config.sessions.users_file.as_ref().map(|users| folder.join(users));
         let secrets = [
+            ("sessions.users_file", users.as_ref()),
             ("admin.token_file", config.admin.token_file.as_ref()),
             ("admin.read_token_file", config.admin.read_token_file.as_ref()),
             ("tls.key", config.tls.key.as_ref()),

@@ -186,6 +186,7 @@ fn functions_of_programs_that_cannot_be_meant_are_named() {
     };
     wrong("upstream = \"ftp://x\"", "must begin with http://");
     wrong("upstream = \"http://10.0.0.7:9000/\"", "tls.insecure");
+    wrong("upstream = \"https://127.0.0.1:9000/\"", "http:// only");
     wrong(&format!("{UPSTREAM}\nneeds = [\"prices\"]"), "\"prices\"");
     wrong(&format!("{UPSTREAM}\ntimeout = \"1ms\""), "timeout");
     wrong(&format!("{UPSTREAM}\nconcurrency = 0"), "concurrency = 0");

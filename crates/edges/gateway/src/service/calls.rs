@@ -27,7 +27,7 @@ use hotpair_core::tables::store::Store;
 use hotpair_core::tables::window::Seen;
 use hotpair_protocol::CallText;
 use serde_json::Value as Json;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::arguments::{Sleep, object, read};
@@ -294,10 +294,10 @@ impl ClientService {
         caller: Option<Caller>,
         numbered: Option<Numbered>,
     ) -> Outcome {
-        let _thread = self.library.acquire().await.expect("never closed");
+        let place = self.library_place().await;
         let caller = Arc::new(caller);
         for _ in 0..DECISIONS_MAX {
-            let made = self.run_once(function, &arguments, &caller).await?;
+            let made = self.run_once(function, &arguments, &caller, &place).await?;
             let answer = match made.answer {
                 Ok(answer) if !made.operations.is_empty() => answer,
                 // Nothing to commit; but it must not have decided on a mixture of old and new.
@@ -322,16 +322,27 @@ impl ClientService {
         Err(NotCommitted::Conflict.into())
     }
 
+    /// Waits for one of the threads that functions of the library have.
+    pub(super) async fn library_place(&self) -> Arc<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.library).acquire_owned().await;
+        Arc::new(place.expect("never closed"))
+    }
+
+    /// Runs a function on another thread, which has the place until the function ends: also when nobody
+    /// waits for it any more.
     pub(super) async fn run_once(
         &self,
         function: &Arc<dyn Handler>,
         arguments: &Arc<Json>,
         caller: &Arc<Option<Caller>>,
+        place: &Arc<OwnedSemaphorePermit>,
     ) -> Result<Made, Failure> {
+        let place = Arc::clone(place);
         let (function, arguments) = (Arc::clone(function), Arc::clone(arguments));
         let (caller, tables) = (Arc::clone(caller), self.tables.clone());
         let datasets = Arc::clone(&self.datasets);
         let running = tokio::task::spawn_blocking(move || {
+            let _place = place;
             let call = Call::new(caller.as_ref().as_ref(), &arguments, &tables, &*datasets);
             run(&*function, call)
         });

@@ -183,7 +183,9 @@ impl From<NotCommitted> for Failure {
                 Refusal::SessionUnknown => Self::SessionUnknown,
                 Refusal::TooOld { number, floor } => Self::TooOld { number, floor },
                 Refusal::NotANumber { .. } => Self::failed(shown(&refusal.to_string())),
-                Refusal::TooLarge { .. } | Refusal::BadName { .. } => Self::Malformed(refusal.to_string()),
+                Refusal::TooLarge { .. } | Refusal::BadName { .. } => {
+                    Self::Malformed(refusal.to_string())
+                }
                 Refusal::Busy(why) => Self::Busy(why),
             },
         }

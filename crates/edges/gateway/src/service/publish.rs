@@ -21,7 +21,7 @@ impl ClientService {
         let body: PublishText<'_> = object(&request.body, "the body")?;
         match &body.session {
             Some(token) => self.check_publisher(pass, &token.0)?,
-            None if request.is_from_loopback() && !request.headers.contains_key(EPOCH_HEADER) => {}
+            None if is_of_this_machine(request) => {}
             None => return Err(Failure::SessionWanted),
         }
         let malformed = |why: String| Failure::Malformed(format!("the body: topic: {why}"));
@@ -55,6 +55,13 @@ impl ClientService {
         let why = "this user may not publish: sessions.publishers does not name it";
         Err(Failure::NotAllowed(why.to_owned()))
     }
+}
+
+/// A program of this machine: neither passed on by a router, nor the page of somebody else in a browser.
+fn is_of_this_machine(request: &Request) -> bool {
+    let from_elsewhere = [EPOCH_HEADER, "origin"];
+    request.is_from_loopback()
+        && !from_elsewhere.iter().any(|header| request.headers.contains_key(*header))
 }
 
 /// The largest payload.

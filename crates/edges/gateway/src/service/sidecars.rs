@@ -75,10 +75,6 @@ impl ClientService {
     /// nowhere.
     pub(super) async fn errand(&self, errand: &Errand) -> Outcome {
         let Errand { sidecar, function, .. } = errand;
-        let Some(_room) = sidecar.enter() else {
-            let (function, concurrency) = (*function, sidecar.settings().concurrency);
-            return Err(Failure::SidecarFull { function, concurrency });
-        };
         let row = errand.keep.row();
         let found = row.as_ref().and_then(|key| self.intent(key));
         let known = found.as_ref().map(|(intent, _)| *intent);
@@ -86,11 +82,23 @@ impl ClientService {
             Beginning::First | Beginning::Again => {}
             Beginning::Unknown => return self.give_up_unknown(errand, row, found).await,
         }
-        // Before anything is written down: a program that is not there was not called.
-        let connection =
-            sidecar.connect().await.map_err(|error| absent(sidecar, *function, &error))?;
-        (self.reached)("sidecar.begin");
         let again = found.is_some();
+        // Of a call that another mastership had begun nobody says that it was not executed.
+        let nothing_done = |failure| match again {
+            true => Failure::TimedOut { function: *function, limit: sidecar.settings().timeout },
+            false => failure,
+        };
+        let Some(_room) = sidecar.enter() else {
+            let (function, concurrency) = (*function, sidecar.settings().concurrency);
+            return Err(nothing_done(Failure::SidecarFull { function, concurrency }));
+        };
+        // Before anything is written down: a program that is not there was not called.
+        let connected = sidecar.connect().await;
+        let mut connection = match connected {
+            Ok(connection) => Some(connection),
+            Err(error) => return Err(nothing_done(absent(sidecar, *function, &error))),
+        };
+        (self.reached)("sidecar.begin");
         let mut intention = match row {
             Some(key) => Some(self.intend(errand, key, found)?),
             None => None,
@@ -100,6 +108,19 @@ impl ClientService {
             intended = acknowledged(intention.take()).await?;
         }
         (self.reached)("intent.acknowledged");
+        // That may have taken longer than the program keeps a connection on which nothing comes.
+        if connection.as_ref().is_some_and(|connection| !connection.is_open()) {
+            connection = match sidecar.connect().await {
+                Ok(connection) => Some(connection),
+                Err(error) if !again => {
+                    if let Some(intended) = intended {
+                        self.withdraw(errand, intended).await?;
+                    }
+                    return Err(absent(sidecar, *function, &error));
+                }
+                Err(_) => None,
+            };
+        }
         let until = Instant::now() + sidecar.settings().timeout * PATIENCE;
         let told = self.call_program(errand, connection, again, until).await?;
         (self.reached)("program.answered");
@@ -117,6 +138,16 @@ impl ClientService {
             let unread = Intent { function: 0, epoch: Epoch(0) };
             Some((Intent::decode(&row.value).unwrap_or(unread), row.version))
         })
+    }
+
+    /// Whether an asynchronous call that is not tried any more had been begun by somebody: then its end
+    /// says that nobody knows what became of it.
+    pub(super) async fn give_up(&self, errand: &Errand) -> bool {
+        let row = errand.keep.row();
+        let Some(found) = row.as_ref().and_then(|key| self.intent(key)) else { return false };
+        // What is not kept now is looked at again by whoever serves next.
+        let _ = self.give_up_unknown(errand, row, Some(found)).await;
+        true
     }
 
     async fn give_up_unknown(
@@ -192,13 +223,12 @@ impl ClientService {
     async fn call_program(
         &self,
         errand: &Errand,
-        connection: Connection,
+        mut connection: Option<Connection>,
         mut again: bool,
         until: Instant,
     ) -> Result<Told, Failure> {
         let Errand { sidecar, arguments, pass, .. } = errand;
         let which = errand.which();
-        let mut connection = Some(connection);
         let mut told = Told::Nothing("the time was over".to_owned());
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -313,6 +343,9 @@ impl ClientService {
                 format!("the program ran, and none of its changes was made: {refusal}"),
                 json!({"refused": true}),
             ),
+            Err(NotCommitted::Refused(Refusal::SessionUnknown | Refusal::TooOld { .. })) => {
+                return Err(unkept(errand.function, outcome));
+            }
             Err(other) => return Err(other.into()),
         };
         if matches!(errand.keep, Keep::Nowhere) {
@@ -428,6 +461,21 @@ fn absent(sidecar: &Sidecar, function: u32, error: &ClientError) -> Failure {
         tracing::warn!(function, why, left_out, "the program of a function is not there");
     }
     Failure::SidecarAbsent { function, why }
+}
+
+/// What came of a call whose session ended meanwhile: it is kept nowhere, and nobody may take it for a
+/// call that was not executed.
+fn unkept(function: u32, outcome: Outcome) -> Failure {
+    match outcome {
+        Err(failure) => failure,
+        Ok(_) => {
+            let text = format!(
+                "function {function} was called, and the session ended before what it said was kept: \
+                 what it did outside is done, and what it wanted to change here is not"
+            );
+            Remembered::unknown(text, json!({"session_over": true})).into()
+        }
+    }
 }
 
 /// Waits until an intent is acknowledged, and is what the end of the call depends on.

@@ -80,6 +80,11 @@ enum Step {
     Left,
 }
 
+/// A program that was not reached this time; it may be the next time.
+fn is_nothing_yet(failure: &Failure) -> bool {
+    matches!(failure.error_no(), ErrorNumber::Overloaded | ErrorNumber::TimedOut)
+}
+
 impl ClientService {
     /// `POST /v1/call` with `async`: the ticket.
     pub(super) async fn accept(
@@ -323,8 +328,8 @@ impl ClientService {
                 let caller = Arc::new(self.caller(ticket.session));
                 let arguments = Arc::new(arguments);
                 let running = async {
-                    let _thread = self.library.acquire().await.expect("never closed");
-                    self.run_once(&function, &arguments, &caller).await
+                    let place = self.library_place().await;
+                    self.run_once(&function, &arguments, &caller, &place).await
                 };
                 let made = match timeout(limit, running).await {
                     Ok(Ok(made)) => made,
@@ -360,10 +365,14 @@ impl ClientService {
         let until = Instant::now() + limit;
         loop {
             let Some(pass) = self.enter_patiently(epoch).await else { return Step::Left };
-            match self.errand(&errand(pass)).await {
-                Err(failure) if failure.error_no() == ErrorNumber::Overloaded => {
+            let errand = errand(pass);
+            match self.errand(&errand).await {
+                Err(failure) if is_nothing_yet(&failure) => {
                     if Instant::now() >= until {
-                        return Step::Over(Err(failure));
+                        return match self.give_up(&errand).await {
+                            true => Step::Left,
+                            false => Step::Over(Err(failure)),
+                        };
                     }
                 }
                 Ok(_) | Err(_) => return Step::Left,

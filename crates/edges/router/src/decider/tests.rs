@@ -70,7 +70,8 @@ impl Stage {
 
     fn asked(&mut self, repeatable: Repeatable) -> Asked {
         self.next += 1;
-        Asked { id: RequestId(self.next), repeatable, bytes: 100, tries: 0 }
+        let id = RequestId(self.next);
+        Asked { id, repeatable, bytes: 100, tries: 0, perhaps_executed: false }
     }
 
     /// A request and its first step.
@@ -110,7 +111,12 @@ fn target(node: NodeIndex, epoch: u64) -> Target {
 }
 
 fn forward(node: NodeIndex, epoch: u64, tries: u32) -> Step {
-    Step::Forward { node, epoch, tries }
+    Step::Forward { node, epoch, tries, perhaps_executed: false }
+}
+
+/// The same of one that may have been executed.
+fn forward_perhaps_done(node: NodeIndex, epoch: u64, tries: u32) -> Step {
+    Step::Forward { node, epoch, tries, perhaps_executed: true }
 }
 
 fn done(epoch: u64) -> Told {
@@ -212,10 +218,33 @@ fn what_may_have_been_executed_is_sent_again_under_its_number_only() {
     assert_eq!(stage.answered(numbered, target(A, 7), refused(true)), Step::Hold);
     assert_eq!(stage.broke(harmless, target(A, 7), Failed::Unanswered), Step::Hold);
     let effects = stage.fact(Fact::Viewed(B, master(8)));
-    assert_eq!(step_of(&effects, numbered), forward(B, 8, 1));
-    assert_eq!(step_of(&effects, harmless), forward(B, 8, 1));
+    assert_eq!(step_of(&effects, numbered), forward_perhaps_done(B, 8, 1));
+    assert_eq!(step_of(&effects, harmless), forward_perhaps_done(B, 8, 1));
     let late = Asked { tries: 1, ..numbered };
     assert_eq!(stage.answered(late, target(B, 8), done(8)), Step::Pass);
+}
+
+#[test]
+fn a_node_does_not_refuse_as_unexecuted_what_another_one_may_have_executed() {
+    let told = |error_no| Told { error_no, epoch: 7, perhaps_executed: false };
+    let mut stage = Stage::serving();
+    for (error_no, sent_again, passed) in [
+        (308_000_006, false, true),
+        (308_000_006, true, false),
+        (308_000_001, false, true),
+        (308_000_003, true, true),
+        (0, true, true),
+    ] {
+        let (fresh, _) = stage.come(Repeatable::Numbered);
+        let asked = Asked { perhaps_executed: sent_again, ..fresh };
+        let step = stage.answered(asked, target(A, 7), told(error_no));
+        assert_eq!(step == Step::Pass, passed, "{error_no} {sent_again}: {step:?}");
+        assert!(passed || is_switching(step), "{step:?}");
+    }
+    let (fresh, _) = stage.come(Repeatable::Numbered);
+    let over = Asked { perhaps_executed: true, ..fresh };
+    let step = stage.answered(over, target(A, 7), told(308_000_001));
+    assert_eq!(step, Step::Answer(Verdict::Unknown));
 }
 
 #[test]
@@ -247,7 +276,7 @@ fn a_broken_connection_to_a_node_that_goes_on_serving_is_tried_anew_a_few_times(
     let (mut asked, _) = stage.come(Repeatable::Numbered);
     for tries in 1..=UNANSWERED_MAX {
         let step = stage.broke(asked, target(A, 7), Failed::Unanswered);
-        assert_eq!(step, forward(A, 7, tries));
+        assert_eq!(step, forward_perhaps_done(A, 7, tries));
         asked.tries = tries;
     }
     assert!(is_switching(stage.broke(asked, target(A, 7), Failed::Unanswered)));
@@ -264,7 +293,7 @@ fn an_answer_of_an_older_epoch_is_dropped() {
     let [numbered, once, unread] =
         [Repeatable::Numbered, Repeatable::Once, Repeatable::Once].map(|r| stage.come(r).0);
     stage.fact(Fact::Viewed(B, master(8)));
-    assert_eq!(stage.answered(numbered, target(A, 7), done(7)), forward(B, 8, 1));
+    assert_eq!(stage.answered(numbered, target(A, 7), done(7)), forward_perhaps_done(B, 8, 1));
     assert_eq!(stage.answered(once, target(A, 7), done(7)), Step::Answer(Verdict::Unknown));
     let overloaded = Told { error_no: 308_000_006, epoch: 7, perhaps_executed: false };
     assert_eq!(stage.answered(unread, target(A, 7), overloaded), forward(B, 8, 1));
@@ -277,7 +306,7 @@ fn an_answer_of_a_master_that_left_in_order_may_be_slower_than_the_news() {
         [Repeatable::Numbered, Repeatable::Once, Repeatable::Once].map(|r| stage.come(r).0);
     stage.fact(Fact::Viewed(A, view(7, NodeRole::Demoting, false)));
     assert_eq!(stage.fact(Fact::Viewed(B, master(8))), [], "nothing there is cut");
-    assert_eq!(stage.answered(numbered, target(A, 7), done(7)), forward(B, 8, 1));
+    assert_eq!(stage.answered(numbered, target(A, 7), done(7)), forward_perhaps_done(B, 8, 1));
     assert_eq!(stage.answered(once, target(A, 7), done(7)), Step::Pass);
     // One that is not there any more tells nothing.
     assert_eq!(stage.fact(Fact::StreamLost(A, Loss::Silent)), [Effect::Cut(A)]);
@@ -368,6 +397,8 @@ struct Known {
     /// To whom it was sent, while it is under way.
     under_way: Option<Target>,
     perhaps_executed: bool,
+    /// The last node's answer, 0 if it gave none.
+    told: i64,
 }
 
 struct Storm {
@@ -417,7 +448,8 @@ impl Storm {
         let kinds = [Repeatable::Numbered, Repeatable::Harmless, Repeatable::Once];
         let repeatable = *self.dice.choice(&kinds).unwrap();
         let asked = self.stage.asked(repeatable);
-        self.open.insert(asked.id, Known { asked, under_way: None, perhaps_executed: false });
+        self.open
+            .insert(asked.id, Known { asked, under_way: None, perhaps_executed: false, told: 0 });
         let effects = self.stage.fact(Fact::Came(asked));
         self.check(&effects);
     }
@@ -463,7 +495,7 @@ impl Storm {
             epoch: sent_in,
             told: Told { error_no, epoch, perhaps_executed },
         };
-        let (fact, executed) = match self.dice.u8(0..8) {
+        let (fact, executed) = match self.dice.u8(0..9) {
             0 => (broke(Failed::NotConnected), false),
             1 => (broke(Failed::NotSent), false),
             2 => (broke(Failed::Unanswered), true),
@@ -471,7 +503,12 @@ impl Storm {
             4 => (told(308_000_005, epoch, false), false),
             5 => (told(308_000_005, epoch, true), true),
             6 => (told(308_000_006, epoch, false), false),
+            7 => (told(308_000_001, epoch, false), false),
             _ => (told(0, epoch, false), true),
+        };
+        known.told = match &fact {
+            Fact::Answered { told, .. } => told.error_no,
+            _ => 0,
         };
         known.perhaps_executed |= executed;
         let effects = self.stage.fact(fact);
@@ -490,12 +527,13 @@ impl Storm {
             let Effect::Take(id, step) = effect else { continue };
             let known = self.open.get_mut(id).expect("a step is for an open request");
             match step {
-                Step::Forward { node, epoch, tries } => {
+                Step::Forward { node, epoch, tries, perhaps_executed } => {
                     assert!(*epoch >= self.forwarded_epoch, "back to epoch {epoch}");
                     self.forwarded_epoch = *epoch;
                     let repeated = known.perhaps_executed;
                     assert!(!repeated || known.asked.repeatable != Repeatable::Once);
-                    known.asked.tries = *tries;
+                    assert_eq!(known.perhaps_executed, *perhaps_executed);
+                    (known.asked.tries, known.asked.perhaps_executed) = (*tries, repeated);
                     known.under_way = Some(target(*node, *epoch));
                     released.push(*id);
                 }
@@ -517,7 +555,9 @@ impl Storm {
         let known = &self.open[&id];
         match step {
             Step::Answer(Verdict::Unknown) => {
-                assert!(known.perhaps_executed && known.asked.repeatable == Repeatable::Once);
+                let session_over = known.told == 308_000_001;
+                assert!(known.perhaps_executed);
+                assert!(known.asked.repeatable == Repeatable::Once || session_over);
             }
             Step::Answer(Verdict::Overloaded { retry_after_ms }) => {
                 assert!(!known.perhaps_executed && retry_after_ms > 0);
@@ -530,7 +570,13 @@ impl Storm {
                 let lied = known.perhaps_executed && known.asked.repeatable == Repeatable::Once;
                 assert!(!lied && retry_after_ms > 0);
             }
-            Step::Pass | Step::Forward { .. } | Step::Hold => {}
+            // What a node says of itself is not said of a request that another one may have executed.
+            Step::Pass => {
+                let unexecuted = [308_000_001, 308_000_006].contains(&known.told);
+                let numbered = known.asked.repeatable == Repeatable::Numbered;
+                assert!(!(unexecuted && numbered && known.perhaps_executed), "{}", known.told);
+            }
+            Step::Forward { .. } | Step::Hold => {}
         }
     }
 }

@@ -294,6 +294,12 @@ async fn a_session_publishes_only_where_its_user_may() {
     assert_eq!(publish(Some(&bob)).await, ErrorNumber::NotAllowed);
     assert_eq!(publish(Some("nobody")).await, ErrorNumber::SessionUnknown);
     assert_eq!(publish(None).await, ErrorNumber::SessionUnknown);
+    // The page of somebody else, in a browser of this machine.
+    let (body, headers) =
+        (json!({"topic": "/axis", "payload": 1}), [("origin", "https://elsewhere.example")]);
+    let answer = client::post_json(&url, &headers, body.to_string(), LONG).await.unwrap();
+    let told = serde_json::from_slice::<Envelope>(&answer.body).unwrap();
+    assert_eq!(told.error_no, ErrorNumber::SessionUnknown);
 }
 
 #[tokio::test]

@@ -226,3 +226,28 @@ async fn a_slow_function_delays_nobody_else() {
     go.send(()).unwrap();
     assert_eq!(running.await.unwrap().data, json!("slow"));
 }
+
+#[tokio::test]
+async fn a_function_that_nobody_waits_for_any_more_has_its_thread_until_it_ends() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let slow = move |_: &mut Call<'_>| {
+        wait.lock().unwrap().recv().unwrap();
+        Ok(json!("slow"))
+    };
+    let library = vec![registered(5, slow), registered(6, |_: &mut Call<'_>| Ok(json!("quick")))];
+    let settings = ClientSettings { library_max: 1, ..ClientSettings::default() };
+    let served = serving_as(Wanted { library, settings, ..Wanted::default() });
+    let late = served.call(json!({"function": 5, "timeout_ms": 50})).await;
+    assert_eq!(late.error_no, ErrorNumber::TimedOut, "{late:?}");
+    let session = served.session().await;
+    let body = json!({"session": session, "request": 1, "function": 5, "async": true,
+        "timeout_ms": 50});
+    assert_eq!(served.call(body).await.error_no, ErrorNumber::Done);
+    assert_eq!(served.final_result(&session, "1").await.error_no, ErrorNumber::TimedOut);
+    // The one thread is still taken, however few wait.
+    let quick = served.call(json!({"function": 6, "timeout_ms": 200})).await;
+    assert_eq!(quick.error_no, ErrorNumber::TimedOut, "{quick:?}");
+    go.send(()).unwrap();
+    assert_eq!(served.call(json!({"function": 6})).await.data, json!("quick"));
+}

@@ -31,6 +31,11 @@ struct Program {
 }
 
 fn program(script: Vec<Act>) -> Program {
+    program_that_hangs_up(0, script)
+}
+
+/// The same, which ends its first connections before anything comes on them.
+fn program_that_hangs_up(mut times: usize, script: Vec<Act>) -> Program {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
@@ -40,6 +45,10 @@ fn program(script: Vec<Act>) -> Program {
         let listener = TcpListener::from_std(listener).unwrap();
         loop {
             let (stream, _) = listener.accept().await.unwrap();
+            if times > 0 {
+                times -= 1;
+                continue;
+            }
             let (script, noted, waits) = (script.clone(), Arc::clone(&noted), Arc::clone(&waits));
             tokio::spawn(async move { serve_one(stream, &script, &noted, &waits).await });
         }
@@ -408,6 +417,61 @@ async fn an_asynchronous_call_is_begun_by_one_mastership_and_known_by_the_next()
     let over = served.final_result(&session, "2").await;
     assert_eq!(over.error_no, ErrorNumber::OutcomeUnknown, "{over:?}");
     assert_eq!((program.calls(), served.intents()), (1, 0));
+}
+
+/// A call that was begun in epoch 6, of a program that is not there now.
+async fn begun_and_absent() -> (Served, String) {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let absent = Program { address: nobody, ..program(vec![Act::Raw("")]) };
+    let served = serving_this(absent.registered(|settings| settings.idempotent = true));
+    let session = served.session().await;
+    served.leave_intent(&session, "1").await;
+    (served, session)
+}
+
+#[tokio::test]
+async fn of_a_call_that_was_begun_nobody_says_that_it_was_not_executed() {
+    let (served, session) = begun_and_absent().await;
+    let told = served.call(call(&session, 1)).await;
+    assert_eq!((told.error_no, served.intents()), (ErrorNumber::TimedOut, 1), "{told:?}");
+    // An asynchronous one comes to its end.
+    let (served, session) = begun_and_absent().await;
+    let mut body = call(&session, 1);
+    body["async"] = true.into();
+    body["timeout_ms"] = 300.into();
+    assert_eq!(served.call(body).await.data, json!({"ticket": "1"}));
+    let over = served.final_result(&session, "1").await;
+    assert_eq!(over.error_no, ErrorNumber::OutcomeUnknown, "{over:?}");
+    assert_eq!(served.intents(), 0);
+}
+
+#[tokio::test]
+async fn a_session_that_ends_while_its_program_runs_takes_nothing_for_not_executed() {
+    let program = program(vec![Act::Wait(json!({"data": 1}).to_string())]);
+    let served = serving_this(program.registered(|_| {}));
+    let session = served.session().await;
+    let caller = served.calling(&call(&session, 1));
+    program.until_called(1).await;
+    let out = served.post("/v1/logout", json!({"session": session}).to_string()).await;
+    assert_eq!(out.error_no, ErrorNumber::Done, "{out:?}");
+    program.let_go.add_permits(1);
+    let told = timeout(LONG, caller).await.unwrap().unwrap();
+    assert_eq!(told.error_no, ErrorNumber::OutcomeUnknown, "{told:?}");
+}
+
+#[tokio::test]
+async fn a_program_that_ends_a_connection_before_the_call_was_not_called() {
+    let program = program_that_hangs_up(1, vec![done(&json!({"data": 1}))]);
+    let served = serving_this(program.registered(|_| {}));
+    let session = served.session().await;
+    served.writer.set(Mode::Hold);
+    let waiting = served.calling(&call(&session, 1));
+    served.until_inside(2).await;
+    // Nothing tells when the end of the connection is noticed; a slow machine makes this pass.
+    sleep(Duration::from_millis(300)).await;
+    served.writer.set(Mode::Release);
+    assert_eq!(waiting.await.unwrap(), Envelope::done(7, json!(1)));
+    assert_eq!(program.calls(), 1);
 }
 
 #[tokio::test]
