@@ -174,19 +174,31 @@ pub(crate) fn clients(config: &NodeConfig) -> ClientSettings {
 /// What to load, and when. Every dataset that cannot be meant is named.
 pub(crate) fn datasets(config: &NodeConfig) -> Result<Vec<DatasetPlan>, Vec<String>> {
     let (good, bad): (Vec<_>, Vec<_>) =
-        config.datasets.iter().map(dataset).partition(Result::is_ok);
+        config.datasets.iter().map(|each| dataset(each, &config.identity)).partition(Result::is_ok);
     let problems: Vec<String> = bad.into_iter().filter_map(Result::err).flatten().collect();
     if problems.is_empty() { Ok(good.into_iter().flatten().collect()) } else { Err(problems) }
 }
 
-fn dataset(config: &DatasetConfig) -> Result<DatasetPlan, Vec<String>> {
+fn dataset(
+    config: &DatasetConfig,
+    identity: &Option<Arc<hotpair_tls::Identity>>,
+) -> Result<DatasetPlan, Vec<String>> {
     let name = &config.name;
     let mut problems = Vec::new();
     let mut problem = |key: &str, error: String| {
         problems.push(format!("datasets {name:?}: {key}: {error}"));
     };
-    let source =
-        Source::from_str(&config.source).map_err(|error| problem("source", error.to_string())).ok();
+    let source = Source::from_str(&config.source).map_err(|error| problem("source", error.to_string()));
+    let source = source.ok().map(|source| match source {
+        Source::Database(database) => {
+            let database = database.with_identity(identity.clone());
+            if let Err(error) = database.server().check() {
+                problem("source", error.to_string());
+            }
+            Source::Database(Box::new(database))
+        }
+        file @ Source::File { .. } => file,
+    });
     let load =
         LoadMode::from_str(&config.load).map_err(|error| problem("load", error.to_string())).ok();
     let feed = config.feed.as_deref().map(FeedAddress::from_str).transpose();

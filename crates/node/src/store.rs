@@ -46,6 +46,7 @@ pub(crate) struct StoreStart {
 pub(crate) fn ends(config: &NodeConfig, me: &Identity) -> (Option<StoreEnd>, Option<StoreStart>) {
     let read = config.store.read().expect("validated: an address and mappings that can be meant");
     let Some((target, mappings)) = read else { return (None, None) };
+    let target = target.with_identity(config.identity.clone());
     let alone = config.coordinator.kind == CoordinatorKind::Standalone;
     let (end, start) = ends_of(target, mappings, alone.then_some(me));
     (Some(end), Some(start))
