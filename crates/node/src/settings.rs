@@ -188,7 +188,8 @@ fn dataset(
     let mut problem = |key: &str, error: String| {
         problems.push(format!("datasets {name:?}: {key}: {error}"));
     };
-    let source = Source::from_str(&config.source).map_err(|error| problem("source", error.to_string()));
+    let source =
+        Source::from_str(&config.source).map_err(|error| problem("source", error.to_string()));
     let source = source.ok().map(|source| match source {
         Source::Database(database) => {
             let database = database.with_identity(identity.clone());

@@ -97,9 +97,9 @@ impl FromStr for Server {
             address.push('?');
             address.push_str(&others.join("&"));
         }
-        let mut config: Config = address.parse().map_err(|error: tokio_postgres::Error| {
-            ServerError::Address(with_causes(&error))
-        })?;
+        let mut config: Config = address
+            .parse()
+            .map_err(|error: tokio_postgres::Error| ServerError::Address(with_causes(&error)))?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(ServerError::Missing("host"));
         }
@@ -176,7 +176,9 @@ fn way(mode: Option<&str>, roots: Option<String>) -> Result<Way, ServerError> {
 /// A certificate names a host; a socket file has none, and an address alone is no name to ask for.
 fn check_names(config: &Config) -> Result<(), ServerError> {
     if config.get_hosts().is_empty() {
-        return Err(refused("sslmode needs a host, whose name the certificate has, beside hostaddr"));
+        return Err(refused(
+            "sslmode needs a host, whose name the certificate has, beside hostaddr",
+        ));
     }
     for host in config.get_hosts() {
         match host {
@@ -397,7 +399,7 @@ mod tests {
             ("?sslrootcert=/a/ca.pem&connect_timeout=3&sslmode=require", file("/a/ca.pem")),
             ("?ssl%6dode=verify%2Dfull&sslrootcert=/a%20b/ca.pem", file("/a b/ca.pem")),
         ] {
-            let server = server(&format!("postgres://u:wh@t?@db.example:5433/books{options}"));
+            let server = server(&format!("postgres://u:wh?t@db.example:5433/books{options}"));
             assert_eq!(server.way, wanted, "{options}");
             let mode = server.config.get_ssl_mode();
             assert_eq!(mode == SslMode::Require, matches!(wanted, Way::Tls(_)), "{options}");
@@ -451,8 +453,10 @@ mod tests {
     fn a_file_of_authorities_is_looked_at_before_anybody_connects() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ca.pem");
-        let server =
-            server(&format!("postgres://u:hush@h/d?sslmode=require&sslrootcert={}", file.display()));
+        let server = server(&format!(
+            "postgres://u:hush@h/d?sslmode=require&sslrootcert={}",
+            file.display()
+        ));
         let missing = server.check().unwrap_err().to_string();
         assert!(missing.contains("sslrootcert = ") && missing.contains("ca.pem"), "{missing}");
         std::fs::write(&file, "not a certificate").unwrap();

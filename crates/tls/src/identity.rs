@@ -329,11 +329,7 @@ fn load_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-fn load_authority(
-    key: &'static str,
-    file: &Path,
-    now: Duration,
-) -> Result<Authority, TlsError> {
+fn load_authority(key: &'static str, file: &Path, now: Duration) -> Result<Authority, TlsError> {
     let mut roots = RootCertStore::empty();
     let mut expired = None;
     for certificate in certificates(key, file)? {

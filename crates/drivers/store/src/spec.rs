@@ -113,7 +113,9 @@ impl FromStr for DatabaseSource {
             wrong("a % of its query is no escape: write %25 for one that is meant")
         })?;
         if ["&sslmode=", "&sslrootcert="].iter().any(|option| query.contains(option)) {
-            return Err(wrong("its query ends the address: write sslmode and sslrootcert before it"));
+            return Err(wrong(
+                "its query ends the address: write sslmode and sslrootcert before it",
+            ));
         }
         let server = address.trim_end_matches(['?', '&']).parse::<Server>();
         let server = server.map_err(|error| wrong(&error.to_string()))?;
