@@ -6,7 +6,6 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hotpair_tls::{Identity, TlsError, explain, name_of};
@@ -21,8 +20,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 pub struct Server {
     config: Config,
     way: Way,
-    /// Whose authority is trusted where the address names none.
-    identity: Option<Arc<Identity>>,
+    /// What checks the server, once it is known whom to trust.
+    tls: Option<Connector>,
 }
 
 /// What goes over the connection.
@@ -113,7 +112,7 @@ impl FromStr for Server {
         if matches!(way, Way::Tls(_)) {
             check_names(&config)?;
         }
-        Ok(Self { config, way, identity: None })
+        Ok(Self { config, way, tls: None })
     }
 }
 
@@ -198,22 +197,17 @@ fn check_names(config: &Config) -> Result<(), ServerError> {
 }
 
 impl Server {
-    /// The same, and this node's authority is trusted where the address names nobody to trust.
-    #[must_use]
-    pub fn with_identity(mut self, identity: Option<Arc<Identity>>) -> Self {
-        self.identity = identity;
-        self
+    /// The same, ready to check whom it is connected to: files are read now, and used until the end. This
+    /// node's authority is trusted where the address names nobody.
+    pub fn trusting(mut self, identity: Option<&Identity>) -> Result<Self, TlsError> {
+        self.tls = self.connector(identity)?;
+        Ok(self)
     }
 
     /// As the client library has it.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
-    }
-
-    /// Whether somebody can be trusted, if somebody has to be: files are there and can be used.
-    pub fn check(&self) -> Result<(), TlsError> {
-        self.connector().map(drop)
     }
 
     /// What an operator should know before it becomes a problem.
@@ -241,9 +235,8 @@ impl Server {
         })
     }
 
-    /// Connects, and keeps the connection going until the task is aborted or the client dropped. The
-    /// files of whom to trust are read each time, so that others may take their place. `application`:
-    /// what the server is told of us.
+    /// Connects, and keeps the connection going until the task is aborted or the client dropped.
+    /// `application`: what the server is told of us.
     pub async fn connect(
         &self,
         application: &str,
@@ -257,7 +250,7 @@ impl Server {
             config.connect_timeout(CONNECT_WITHIN);
         }
         // Whoever waits for an answer is told of the connection's end.
-        match self.connector().map_err(untrusted)? {
+        match self.ready()? {
             None => {
                 let (client, connection) = config.connect(NoTls).await?;
                 Ok((client, tokio::spawn(async move { drop(connection.await) })))
@@ -272,7 +265,7 @@ impl Server {
 
     /// Asks the server to give up what a connection is waiting for; over TLS, if that one is.
     pub async fn cancel(&self, token: &CancelToken) -> Result<(), ConnectError> {
-        match self.connector().map_err(untrusted)? {
+        match self.ready()? {
             None => Ok(token.cancel_query(NoTls).await?),
             Some(Connector { tls, trusts }) => {
                 token.cancel_query(tls).await.map_err(|error| in_words(error, &trusts))
@@ -280,9 +273,14 @@ impl Server {
         }
     }
 
-    fn connector(&self) -> Result<Option<Connector>, TlsError> {
+    fn ready(&self) -> Result<Option<Connector>, ConnectError> {
+        let told = |error: TlsError| ConnectError::Untrusted(error.to_string());
+        self.tls.clone().map_or_else(|| self.connector(None).map_err(told), |tls| Ok(Some(tls)))
+    }
+
+    fn connector(&self, identity: Option<&Identity>) -> Result<Option<Connector>, TlsError> {
         let Way::Tls(roots) = &self.way else { return Ok(None) };
-        let own = self.identity.as_ref().filter(|identity| identity.trusts_somebody());
+        let own = identity.filter(|identity| identity.trusts_somebody());
         let identity = match (roots, own) {
             (Roots::File(file), _) => Identity::of_authority(SSL_ROOT_CERT, file)?,
             // A server that trusts somebody else would take our certificate for a wrong one.
@@ -299,14 +297,10 @@ impl Server {
     }
 }
 
+#[derive(Clone)]
 struct Connector {
     tls: MakeRustlsConnect,
     trusts: String,
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn untrusted(error: TlsError) -> ConnectError {
-    ConnectError::Untrusted(error.to_string())
 }
 
 /// What TLS has against it is hidden two errors deep.
@@ -453,29 +447,31 @@ mod tests {
     fn a_file_of_authorities_is_looked_at_before_anybody_connects() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ca.pem");
+        let refused = |server: &Server| server.clone().trusting(None).unwrap_err().to_string();
         let server = server(&format!(
             "postgres://u:hush@h/d?sslmode=require&sslrootcert={}",
             file.display()
         ));
-        let missing = server.check().unwrap_err().to_string();
+        let missing = refused(&server);
         assert!(missing.contains("sslrootcert = ") && missing.contains("ca.pem"), "{missing}");
         std::fs::write(&file, "not a certificate").unwrap();
-        let broken = server.check().unwrap_err().to_string();
+        let broken = refused(&server);
         assert!(broken.contains("no certificate (PEM) in it"), "{broken}");
         let authority = hotpair_tls::testing::Authority::new(folder.path());
         assert_eq!(authority.file().file_name().unwrap(), "authority.pem");
         std::fs::copy(authority.file(), &file).unwrap();
-        server.check().unwrap();
-        assert_eq!(server.connector().unwrap().unwrap().trusts, format!("{file:?}"));
+        let ready = server.trusting(None).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(ready.ready().unwrap().unwrap().trusts, format!("{file:?}"));
     }
 
     #[test]
     fn the_nodes_authority_vouches_where_the_address_names_nobody() {
         let folder = tempfile::tempdir().unwrap();
         let authority = hotpair_tls::testing::Authority::new(folder.path());
-        let identity = Arc::new(authority.identity("a", &["127.0.0.1"]));
-        let server = server("postgres://u@h/d?sslmode=require").with_identity(Some(identity));
-        let Connector { trusts, .. } = server.connector().unwrap().unwrap();
+        let identity = authority.identity("a", &["127.0.0.1"]);
+        let server = server("postgres://u@h/d?sslmode=require").trusting(Some(&identity)).unwrap();
+        let Connector { trusts, .. } = server.ready().unwrap().unwrap();
         assert_eq!(trusts, format!("{:?}", authority.file().display().to_string()));
     }
 }

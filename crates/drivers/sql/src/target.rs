@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
 
 use hotpair_postgres::{Server, ServerError};
 use hotpair_tls::{Identity, TlsError};
@@ -32,21 +31,13 @@ pub enum TargetError {
 }
 
 impl Target {
-    /// The same, and this node's authority is trusted where nobody else is named.
-    #[must_use]
-    pub fn with_identity(self, identity: Option<Arc<Identity>>) -> Self {
-        match self {
-            Self::Postgres(server) => Self::Postgres(Box::new(server.with_identity(identity))),
+    /// The same, ready to check whom it is connected to; this node's authority is trusted where nobody
+    /// else is named.
+    pub fn trusting(self, identity: Option<&Identity>) -> Result<Self, TlsError> {
+        Ok(match self {
+            Self::Postgres(server) => Self::Postgres(Box::new(server.trusting(identity)?)),
             file @ Self::Sqlite(_) => file,
-        }
-    }
-
-    /// Whether the files that it names can be used.
-    pub fn check(&self) -> Result<(), TlsError> {
-        match self {
-            Self::Postgres(server) => server.check(),
-            Self::Sqlite(_) => Ok(()),
-        }
+        })
     }
 
     /// What an operator should know before it becomes a problem.

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use hotpair_core::services::dataset::ColumnKind;
 use hotpair_postgres::Server;
-use hotpair_tls::Identity;
+use hotpair_tls::{Identity, TlsError};
 
 /// Everything [`load`](crate::load) needs to know about a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,11 +67,10 @@ pub struct DatabaseSource {
 }
 
 impl DatabaseSource {
-    /// The same, and this node's authority is trusted where nobody else is named.
-    #[must_use]
-    pub fn with_identity(mut self, identity: Option<Arc<Identity>>) -> Self {
-        self.server = self.server.with_identity(identity);
-        self
+    /// The same, ready to check whom it is connected to; this node's authority is trusted where nobody
+    /// else is named.
+    pub fn trusting(self, identity: Option<&Identity>) -> Result<Self, TlsError> {
+        Ok(Self { server: self.server.trusting(identity)?, ..self })
     }
 
     /// Where it is.

@@ -420,7 +420,7 @@ impl NodeConfig {
         config.read_zookeeper_auth(folder).map_err(fail)?;
         config.tls = config.tls.below(folder);
         config.identity = config.tls.read().map_err(fail)?;
-        config.store.check(&config.identity).map_err(fail)?;
+        config.store.check(config.identity.as_deref()).map_err(fail)?;
         let auth = config.coordinator.zookeeper.as_ref().and_then(|z| z.auth.as_ref());
         let auth = auth.map(|auth| folder.join(auth));
         let secrets = [

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
 use hotpair_sql::{Mapping, Target};
 use hotpair_tls::Identity;
@@ -73,10 +72,10 @@ impl StoreConfig {
     }
 
     /// Whom to trust can be trusted: files are there and are good.
-    pub(super) fn check(&self, identity: &Option<Arc<Identity>>) -> Result<(), Vec<String>> {
+    pub(super) fn check(&self, identity: Option<&Identity>) -> Result<(), Vec<String>> {
         let Some((target, _)) = self.read()? else { return Ok(()) };
-        let checked = target.with_identity(identity.clone()).check();
-        checked.map_err(|error| vec![format!("store.url: {error}")])
+        let ready = target.trusting(identity);
+        ready.map(drop).map_err(|error| vec![format!("store.url: {error}")])
     }
 
     /// What an operator should know of the way to the database.
