@@ -228,9 +228,9 @@ impl Server {
         };
         far.then(|| {
             format!(
-                "{self} is not on this machine, and the password and all rows travel there in plain \
-                 text: write ?sslmode=verify-full (with &sslrootcert=/path/ca.pem), or \
-                 ?sslmode=disable if that is meant"
+                "{self} is not on this machine: all rows travel there in plain text, and whoever \
+                 answers in its place can ask for the password. Write ?sslmode=verify-full (with \
+                 &sslrootcert=/path/ca.pem), or ?sslmode=disable if that is meant"
             )
         })
     }
