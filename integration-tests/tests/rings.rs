@@ -5,6 +5,7 @@
 //!  ▲  ◀── edges (protocol and http are the edges' own, shared)
 //!  ├───── simulator
 //!  │  tls ◀── drivers, edges (who is who on a connection; depends on none of ours)
+//!  │   ▲── postgres ◀── drivers (where a database is and how it is connected to)
 //!  └───── node ──▶ all of them, and lab     lab ──▶ none of them     integration-tests ──▶ lab, client
 //!                                           fuzz ──▶ all of them
 //! ```
@@ -57,8 +58,11 @@ fn may_depend(from: &str, on: &str) -> bool {
         "crates/node" => !["integration-tests", "crates/fuzz"].contains(&on),
         "crates/fuzz" => on != "integration-tests",
         "crates/simulator" => on == "crates/core",
+        "crates/postgres" => on == "crates/tls",
         "crates/edges/protocol" => on == "crates/core",
-        _ if from.starts_with("crates/drivers/") => ["crates/core", "crates/tls"].contains(&on),
+        _ if from.starts_with("crates/drivers/") => {
+            ["crates/core", "crates/tls", "crates/postgres"].contains(&on)
+        }
         _ if from.starts_with("crates/edges/") => {
             ["crates/core", "crates/tls", "crates/edges/protocol", "crates/edges/http"]
                 .contains(&on)
@@ -108,6 +112,8 @@ fn a_dependency_outwards_would_be_named() {
     assert_eq!(planted("crates/edges/admin", "crates/drivers/link").len(), 1);
     assert_eq!(planted("crates/simulator", "crates/drivers/link").len(), 1);
     assert_eq!(planted("crates/tls", "crates/core").len(), 1);
+    assert_eq!(planted("crates/postgres", "crates/core").len(), 1);
+    assert_eq!(planted("crates/edges/gateway", "crates/postgres").len(), 1);
     assert_eq!(planted("crates/unheard-of", "crates/core").len(), 1);
     assert!(planted("crates/edges/ctl", "crates/edges/http").is_empty());
     assert!(planted("crates/drivers/link", "crates/tls").is_empty());

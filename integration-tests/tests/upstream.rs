@@ -11,7 +11,9 @@ use hotpair_client::{Client, Error, Session};
 use hotpair_integration_tests::steps::{LIMIT, serves, settled};
 use hotpair_integration_tests::table_lab::{Options, TableLab};
 use hotpair_integration_tests::turn::Turn;
+use hotpair_lab::certificates::Certificates;
 use hotpair_lab::investment::InvestmentSystem;
+use hotpair_lab::scratch::Scratch;
 use hotpair_lab::wait::eventually;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -213,6 +215,48 @@ fn a_user_whom_the_system_refuses_is_not_logged_in_and_tokens_are_shown_nowhere(
             assert!(!seen.iter().any(|text| text.contains(token.as_str())), "{token} is shown");
         }
     }
+}
+
+#[test]
+fn over_tls_only_a_system_that_is_vouched_for_hears_passwords() {
+    let _turn = Turn::beside_others().unwrap();
+    let scratch = Scratch::new("upstream-tls").unwrap();
+    let trusted = Certificates::new(&scratch.join("trusted")).unwrap();
+    let foreign = Certificates::new(&scratch.join("foreign")).unwrap();
+    for certificates in [&trusted, &foreign] {
+        certificates.issue("system", &["127.0.0.1"]).unwrap();
+    }
+    let mut system = InvestmentSystem::make().unwrap();
+    system.secure(&foreign, "system").unwrap();
+    system.start_again().unwrap();
+    let upstream = system.upstream(INTERVAL);
+    assert!(upstream.contains("https://"), "{upstream}");
+    // As a machine that trusts this authority.
+    let authority = trusted.authority().display().to_string();
+    let options = Options {
+        more: [upstream.clone(), upstream],
+        environment: vec![("SSL_CERT_FILE".to_owned(), authority)],
+        ..Options::default()
+    };
+    let lab = TableLab::new(&options).unwrap();
+    let mut desk = Desk { lab, system, runtime: Runtime::new().unwrap() };
+
+    for _ in 0..3 {
+        assert_eq!(refused_login(&desk), 308_000_006);
+    }
+    let master = desk.lab.master().unwrap();
+    let said = desk.lab.pair.nodes[master].process().unwrap().log();
+    let reasons = said.matches("not signed by an authority that is trusted here").count();
+    assert_eq!(reasons, 1, "{said}");
+    assert_eq!(desk.system.state().unwrap()["logins"], 0);
+
+    desk.system.kill().unwrap();
+    desk.system.secure(&trusted, "system").unwrap();
+    desk.system.start_again().unwrap();
+    let _sessions = desk.log_in(2).unwrap();
+    desk.all_heard(2, 2, 0).unwrap();
+    desk.lab.switch_over().unwrap();
+    desk.all_heard(2, 1, wall_ms()).unwrap();
 }
 
 /// The error number of a login at whoever serves, asked once.

@@ -32,6 +32,12 @@ impl Certificates {
         self.folder.join("authority.pem")
     }
 
+    /// A file of what was issued under this name: `pem` is the certificate, `key` its key.
+    #[must_use]
+    pub fn file(&self, name: &str, kind: &str) -> PathBuf {
+        self.folder.join(format!("{name}.{kind}"))
+    }
+
     /// The section `[tls]` of who bears this name.
     #[must_use]
     pub fn section(&self, name: &str) -> String {
@@ -41,7 +47,7 @@ impl Certificates {
     /// The same of one who trusts another authority.
     #[must_use]
     pub fn section_trusting(&self, name: &str, authority: &Path) -> String {
-        let file = |kind: &str| self.folder.join(format!("{name}.{kind}")).display().to_string();
+        let file = |kind: &str| self.file(name, kind).display().to_string();
         format!(
             "[tls]\ncertificate = {:?}\nkey = {:?}\nauthority = {:?}\n",
             file("pem"),

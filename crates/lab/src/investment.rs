@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use crate::certificates::Certificates;
 use crate::http::Http;
 use crate::node::built_beside;
 use crate::place::Place;
@@ -25,6 +26,8 @@ pub struct InvestmentSystem {
     // After the process, which writes there.
     scratch: Scratch,
     http: Port,
+    /// With its certificate and key, if it has some.
+    https: Option<(Port, PathBuf, PathBuf)>,
     publish: Port,
 }
 
@@ -42,14 +45,31 @@ pub struct Beat {
 impl InvestmentSystem {
     /// Starts one and waits until it answers.
     pub fn start() -> Result<Self> {
-        let mut system = Self {
+        let mut system = Self::make()?;
+        system.start_again()?;
+        Ok(system)
+    }
+
+    /// One that is not started yet.
+    pub fn make() -> Result<Self> {
+        Ok(Self {
             process: None,
             scratch: Scratch::new("investment-system")?,
             http: Port::reserve()?,
+            https: None,
             publish: Port::reserve()?,
+        })
+    }
+
+    /// From its next start on it is asked over TLS, and is who this certificate says.
+    pub fn secure(&mut self, certificates: &Certificates, name: &str) -> Result<()> {
+        let port = match self.https.take() {
+            Some((port, ..)) => port,
+            None => Port::reserve()?,
         };
-        system.start_again()?;
-        Ok(system)
+        let (certificate, key) = (certificates.file(name, "pem"), certificates.file(name, "key"));
+        self.https = Some((port, certificate, key));
+        Ok(())
     }
 
     /// Starts it again after a kill: at the same ports, without its tokens.
@@ -59,6 +79,10 @@ impl InvestmentSystem {
         command.arg("--http").arg(self.http.address().to_string());
         command.arg("--publish").arg(self.publish.address().to_string());
         command.arg("--log").arg(self.log_file());
+        if let Some((port, certificate, key)) = &self.https {
+            command.arg("--https").arg(port.address().to_string());
+            command.arg("--certificate").arg(certificate).arg("--key").arg(key);
+        }
         let log = self.scratch.join("output");
         self.process = Some(Process::start("the investment system", &mut command, &log)?);
         eventually(LIMIT, "the investment system answers", || self.state().map(drop))
@@ -85,9 +109,12 @@ impl InvestmentSystem {
     /// The `[upstream]` of a node that uses it.
     #[must_use]
     pub fn upstream(&self, interval: Duration) -> String {
-        let at = self.http.address();
+        let at = match &self.https {
+            Some((port, ..)) => format!("https://{}", port.address()),
+            None => format!("http://{}", self.http.address()),
+        };
         format!(
-            "[upstream]\nlogin = \"http://{at}/login\"\nheartbeat = \"http://{at}/heartbeat\"\n\
+            "[upstream]\nlogin = \"{at}/login\"\nheartbeat = \"{at}/heartbeat\"\n\
              interval = \"{}ms\"\n",
             interval.as_millis()
         )

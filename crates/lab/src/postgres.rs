@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
+use crate::certificates::Certificates;
 use crate::need::{Need, install};
 use crate::port::Port;
 use crate::process::{Process, run};
@@ -24,6 +26,8 @@ pub struct Postgres {
     process: Option<Process>,
     programs: PathBuf,
     port: Port,
+    /// It takes TLS, and nothing else.
+    secure: bool,
     // After the process, which writes there.
     scratch: Scratch,
 }
@@ -46,7 +50,8 @@ impl Postgres {
         if geteuid().is_root() {
             run(Command::new("chown").arg("postgres:").arg(&data).arg(&password))?;
         }
-        let server = Self { process: None, programs: programs()?, port: Port::reserve()?, scratch };
+        let (programs, port) = (programs()?, Port::reserve()?);
+        let server = Self { process: None, programs, port, secure: false, scratch };
         let mut command = server.command("initdb");
         command
             .args(["--username", USER, "--auth", "scram-sha-256", "--encoding", "UTF8"])
@@ -56,6 +61,23 @@ impl Postgres {
             .arg(&data);
         run(&mut command)?;
         Ok(server)
+    }
+
+    /// From its next start on it is who this certificate says, and takes connections over TLS only.
+    pub fn secure(&mut self, certificates: &Certificates, name: &str) -> Result<()> {
+        let data = self.scratch.join("data");
+        for (from, to) in [("pem", "server.crt"), ("key", "server.key")] {
+            let to = data.join(to);
+            fs::copy(certificates.file(name, from), &to)?;
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o600))?;
+            if geteuid().is_root() {
+                run(Command::new("chown").arg("postgres:").arg(&to))?;
+            }
+        }
+        // Written over, so that it stays its owner's.
+        fs::write(data.join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 scram-sha-256\n")?;
+        self.secure = true;
+        Ok(())
     }
 
     /// Starts it, with the data it has, and waits until it answers.
@@ -70,7 +92,10 @@ impl Postgres {
                     .arg("-D")
                     .arg(self.scratch.join("data"))
                     .args(["-h", "127.0.0.1", "-p", &self.port.number().to_string()])
-                    .args(["-c", "unix_socket_directories=", "-c", "logging_collector=off"]);
+                    .args(["-c", "unix_socket_directories=", "-c", "logging_collector=off"])
+                    // A killed one leaves nothing in /dev/shm.
+                    .args(["-c", "dynamic_shared_memory_type=mmap"])
+                    .args(["-c", if self.secure { "ssl=on" } else { "ssl=off" }]);
                 self.process = Some(Process::start("postgres", &mut command, &log)?);
             }
             self.ask("SELECT 1").map(drop)
@@ -106,6 +131,13 @@ impl Postgres {
     #[must_use]
     pub fn url(&self) -> String {
         format!("postgres://{USER}:{PASSWORD}@{}/{DATABASE}", self.address())
+    }
+
+    /// The same, over TLS, of a server that these have signed.
+    #[must_use]
+    pub fn secure_url(&self, certificates: &Certificates) -> String {
+        let authority = certificates.authority();
+        format!("{}?sslmode=verify-full&sslrootcert={}", self.url(), authority.display())
     }
 
     /// What a statement answers, a row a line, columns with tabs between.

@@ -173,20 +173,36 @@ pub(crate) fn clients(config: &NodeConfig) -> ClientSettings {
 
 /// What to load, and when. Every dataset that cannot be meant is named.
 pub(crate) fn datasets(config: &NodeConfig) -> Result<Vec<DatasetPlan>, Vec<String>> {
-    let (good, bad): (Vec<_>, Vec<_>) =
-        config.datasets.iter().map(dataset).partition(Result::is_ok);
+    let (good, bad): (Vec<_>, Vec<_>) = config
+        .datasets
+        .iter()
+        .map(|each| dataset(each, config.identity.as_deref()))
+        .partition(Result::is_ok);
     let problems: Vec<String> = bad.into_iter().filter_map(Result::err).flatten().collect();
     if problems.is_empty() { Ok(good.into_iter().flatten().collect()) } else { Err(problems) }
 }
 
-fn dataset(config: &DatasetConfig) -> Result<DatasetPlan, Vec<String>> {
+/// Where the rows are; of a database, whom to trust for it as well.
+fn source(url: &str, identity: Option<&hotpair_tls::Identity>) -> Result<Source, String> {
+    match Source::from_str(url).map_err(|error| error.to_string())? {
+        Source::Database(database) => {
+            let ready = database.trusting(identity).map_err(|error| error.to_string())?;
+            Ok(Source::Database(Box::new(ready)))
+        }
+        file @ Source::File { .. } => Ok(file),
+    }
+}
+
+fn dataset(
+    config: &DatasetConfig,
+    identity: Option<&hotpair_tls::Identity>,
+) -> Result<DatasetPlan, Vec<String>> {
     let name = &config.name;
     let mut problems = Vec::new();
     let mut problem = |key: &str, error: String| {
         problems.push(format!("datasets {name:?}: {key}: {error}"));
     };
-    let source =
-        Source::from_str(&config.source).map_err(|error| problem("source", error.to_string())).ok();
+    let source = source(&config.source, identity).map_err(|error| problem("source", error)).ok();
     let load =
         LoadMode::from_str(&config.load).map_err(|error| problem("load", error.to_string())).ok();
     let feed = config.feed.as_deref().map(FeedAddress::from_str).transpose();

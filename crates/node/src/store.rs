@@ -43,12 +43,16 @@ pub(crate) struct StoreStart {
 }
 
 /// Both ends, if anything is to be written.
-pub(crate) fn ends(config: &NodeConfig, me: &Identity) -> (Option<StoreEnd>, Option<StoreStart>) {
+pub(crate) fn ends(
+    config: &NodeConfig,
+    me: &Identity,
+) -> Result<(Option<StoreEnd>, Option<StoreStart>)> {
     let read = config.store.read().expect("validated: an address and mappings that can be meant");
-    let Some((target, mappings)) = read else { return (None, None) };
+    let Some((target, mappings)) = read else { return Ok((None, None)) };
+    let target = target.trusting(config.identity.as_deref()).context("store.url")?;
     let alone = config.coordinator.kind == CoordinatorKind::Standalone;
     let (end, start) = ends_of(target, mappings, alone.then_some(me));
-    (Some(end), Some(start))
+    Ok((Some(end), Some(start)))
 }
 
 /// The same for this database; `alone`: whose the tables are where no coordinator says so.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use hotpair_gateway::{Gate, Tables, Upstream, UpstreamSettings};
 
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, tls};
 
 /// Begins to tell it of the sessions, if it is configured.
 pub(crate) fn start(
@@ -15,7 +15,13 @@ pub(crate) fn start(
     tables: Tables,
 ) -> Result<Option<Arc<Upstream>>> {
     let Some(upstream) = &config.upstream else { return Ok(None) };
+    let urls = [&upstream.login, &upstream.heartbeat].into_iter().flatten();
+    let secure = urls.into_iter().find(|url| url.starts_with("https://"));
+    let url = secure.map_or("", String::as_str);
+    let dialler =
+        tls::dialler_of_the_world(config.identity.as_deref(), url).context("[upstream]")?;
     let settings = UpstreamSettings {
+        dialler,
         login: upstream.login.clone(),
         heartbeat: upstream.heartbeat.clone(),
         interval: upstream.interval.0,

@@ -108,13 +108,26 @@ impl Identity {
         let authority = files
             .authority
             .as_ref()
-            .and_then(|file| load_authority(file, now).map_err(&mut take).ok());
+            .and_then(|file| load_authority(AUTHORITY, file, now).map_err(&mut take).ok());
         if !problems.is_empty() {
             return Err(problems);
         }
         let mut identity = Self { own, authority, warnings: Vec::new() };
         identity.warnings = identity.doubts(files, now);
         Ok(identity)
+    }
+
+    /// One who has no certificate and trusts those of this file, which the configuration calls so.
+    pub fn of_authority(key: &'static str, file: &Path) -> Result<Self, TlsError> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let authority = Some(load_authority(key, file, now)?);
+        Ok(Self { own: None, authority, warnings: Vec::new() })
+    }
+
+    /// One who trusts the same and shows nobody who he is.
+    #[must_use]
+    pub fn without_certificate(&self) -> Self {
+        Self { own: None, authority: self.authority.clone(), warnings: Vec::new() }
     }
 
     /// What an operator should know before it becomes a problem.
@@ -316,10 +329,10 @@ fn load_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-fn load_authority(file: &Path, now: Duration) -> Result<Authority, TlsError> {
+fn load_authority(key: &'static str, file: &Path, now: Duration) -> Result<Authority, TlsError> {
     let mut roots = RootCertStore::empty();
     let mut expired = None;
-    for certificate in certificates(AUTHORITY, file)? {
+    for certificate in certificates(key, file)? {
         // One that has expired beside one that has not: a rotation that is over.
         match Validity::of(&certificate) {
             Some(validity) if seconds(now) > validity.not_after => {
@@ -329,12 +342,12 @@ fn load_authority(file: &Path, now: Duration) -> Result<Authority, TlsError> {
             _ => {}
         }
         roots.add(certificate).map_err(|error| {
-            unusable(AUTHORITY, file, format!("a certificate in it cannot be used: {error}"))
+            unusable(key, file, format!("a certificate in it cannot be used: {error}"))
         })?;
     }
     match expired {
         Some(when) if roots.is_empty() => {
-            Err(unusable(AUTHORITY, file, format!("it expired at {}", shown(when))))
+            Err(unusable(key, file, format!("it expired at {}", shown(when))))
         }
         _ => Ok(Authority {
             roots: Arc::new(roots),

@@ -6,26 +6,21 @@
 //! committed. Rows go as arrays: a statement a table, however many rows there are.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use hotpair_core::pair::identity::Epoch;
 use hotpair_core::tables::behind::{Failure, Mark, Term};
+use hotpair_postgres::{ConnectError, Server, with_causes};
 use tokio::task::JoinHandle;
 use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{Client, Statement};
 
 use crate::driver::Probe;
 use crate::mapping::{Cell, ColumnKind, Mapping, VERSION};
 use crate::prepared::{Mapped, Plain, Prepared, Unfit};
 use crate::schema::{MIGRATIONS, QUARANTINE_COUNTED, too_new};
 use crate::sink::{Writer, foreign, signed};
-use crate::target::{Target, with_causes};
 
-/// A server that does not take a connection for so long is given up.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// A server whose machine is gone is noticed.
-const UNANSWERED_MAX: Duration = Duration::from_secs(10);
 /// Of this session. The first throws out a writer that stands still in the middle of a transaction,
 /// so that the next master need not wait for it.
 const SESSION: &str = "
@@ -83,28 +78,21 @@ type Parameter = Box<dyn ToSql + Sync + Send>;
 impl Postgres {
     /// Connects, makes what is missing, raises the fence.
     pub(crate) async fn open(
-        target: &Target,
-        config: &Config,
+        server: &Server,
         writer: &Writer,
         term: &Term,
         mappings: &[Mapping],
         probe: &Probe,
     ) -> Result<(Self, Mark, u64), Failure> {
-        let at = target.to_string();
-        let mut config = config.clone();
-        config
-            .application_name(format!("hotpair {} {}", writer.pair, writer.node))
-            .keepalives_idle(UNANSWERED_MAX)
-            .tcp_user_timeout(UNANSWERED_MAX);
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(CONNECT_WITHIN);
-        }
-        let (client, connection) =
-            config.connect(NoTls).await.map_err(|error| told(&at, "connecting", &error))?;
-        let connection = tokio::spawn(async move {
-            // Whoever waits for an answer is told of its end.
-            let _ = connection.await;
-        });
+        let at = server.to_string();
+        let application = format!("hotpair {} {}", writer.pair, writer.node);
+        let connected = server.connect(&application).await;
+        let (client, connection) = connected.map_err(|error| match error {
+            ConnectError::Untrusted(why) => {
+                Failure::Refused(format!("PostgreSQL at {at}: connecting: {why}"))
+            }
+            ConnectError::Postgres(error) => told(&at, "connecting", &error),
+        })?;
         let mut postgres = Self {
             client,
             connection,

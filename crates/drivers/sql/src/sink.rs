@@ -44,9 +44,9 @@ impl Sink {
                 let (sqlite, mark, quarantined) = Sqlite::open(path, writer, term, mappings)?;
                 Ok(Opened { sink: Self::Sqlite(sqlite), mark, quarantined })
             }
-            Target::Postgres(config) => {
+            Target::Postgres(server) => {
                 let (postgres, mark, quarantined) =
-                    Postgres::open(target, config, writer, term, mappings, probe).await?;
+                    Postgres::open(server, writer, term, mappings, probe).await?;
                 Ok(Opened { sink: Self::Postgres(postgres), mark, quarantined })
             }
         }

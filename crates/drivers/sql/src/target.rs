@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use tokio_postgres::config::{Host, SslMode};
+use hotpair_postgres::{Server, ServerError};
+use hotpair_tls::{Identity, TlsError};
 
 /// A database.
 #[derive(Clone)]
@@ -12,7 +13,7 @@ pub enum Target {
     /// A file of this node.
     Sqlite(PathBuf),
     /// A server, and a database there that the pair has in common.
-    Postgres(Box<tokio_postgres::Config>),
+    Postgres(Box<Server>),
 }
 
 /// Why an address is none. Never shows the address: it may hold a password.
@@ -24,18 +25,30 @@ pub enum TargetError {
     /// The path is not from the root.
     #[error("a file is written with its whole path: sqlite:///var/lib/hotpair/store.db")]
     Path,
-    /// What the client library says.
-    #[error("is no address of a PostgreSQL database: {0}")]
-    Postgres(String),
-    /// No host, user or database.
-    #[error("names no {0}; write postgres://user:password@host/database")]
-    Missing(&'static str),
-    /// Encrypted connections.
-    #[error("sslmode=require: TLS to the database is not built in this version")]
-    Tls,
+    /// Of the second kind, and no good.
+    #[error(transparent)]
+    Server(#[from] ServerError),
 }
 
 impl Target {
+    /// The same, ready to check whom it is connected to; this node's authority is trusted where nobody
+    /// else is named.
+    pub fn trusting(self, identity: Option<&Identity>) -> Result<Self, TlsError> {
+        Ok(match self {
+            Self::Postgres(server) => Self::Postgres(Box::new(server.trusting(identity)?)),
+            file @ Self::Sqlite(_) => file,
+        })
+    }
+
+    /// What an operator should know before it becomes a problem.
+    #[must_use]
+    pub fn doubt(&self) -> Option<String> {
+        match self {
+            Self::Postgres(server) => server.doubt(),
+            Self::Sqlite(_) => None,
+        }
+    }
+
     /// Both nodes write into it.
     #[must_use]
     pub fn is_shared(&self) -> bool {
@@ -64,22 +77,11 @@ impl FromStr for Target {
         if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
             return Err(TargetError::Scheme);
         }
-        let config: tokio_postgres::Config = text.parse().map_err(|error| {
-            TargetError::Postgres(with_causes(&error as &(dyn std::error::Error + 'static)))
-        })?;
-        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-            return Err(TargetError::Missing("host"));
+        let server: Server = text.parse()?;
+        if server.config().get_user().is_none() {
+            return Err(ServerError::Missing("user").into());
         }
-        if config.get_user().is_none() {
-            return Err(TargetError::Missing("user"));
-        }
-        if config.get_dbname().is_none() {
-            return Err(TargetError::Missing("database"));
-        }
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err(TargetError::Tls);
-        }
-        Ok(Self::Postgres(Box::new(config)))
+        Ok(Self::Postgres(Box::new(server)))
     }
 }
 
@@ -87,18 +89,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "{}", path.display()),
-            Self::Postgres(config) => {
-                let ports = config.get_ports();
-                for (i, host) in config.get_hosts().iter().enumerate() {
-                    let port = ports.get(i).or(ports.first()).copied().unwrap_or(5432);
-                    let comma = if i == 0 { "" } else { "," };
-                    match host {
-                        Host::Tcp(name) => write!(f, "{comma}{name}:{port}")?,
-                        Host::Unix(path) => write!(f, "{comma}{}:{port}", path.display())?,
-                    }
-                }
-                write!(f, "/{}", config.get_dbname().unwrap_or_default())
-            }
+            Self::Postgres(server) => server.fmt(f),
         }
     }
 }
@@ -107,21 +98,6 @@ impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
-}
-
-/// An error with what led to it, in one line: the libraries keep the interesting part behind.
-pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text.replace('\n', " ")
 }
 
 #[cfg(test)]
@@ -149,9 +125,8 @@ mod tests {
             ("mysql://x", TargetError::Scheme),
             ("sqlite://store.db", TargetError::Path),
             ("sqlite:///", TargetError::Path),
-            ("postgres://u@h/d?sslmode=require", TargetError::Tls),
-            ("postgres://h/d", TargetError::Missing("user")),
-            ("postgres://u@h", TargetError::Missing("database")),
+            ("postgres://h/d", ServerError::Missing("user").into()),
+            ("postgres://u@h", ServerError::Missing("database").into()),
         ] {
             assert_eq!(text.parse::<Target>().unwrap_err(), wanted, "{text}");
         }

@@ -15,15 +15,16 @@ use arrow_array::builder::{
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{Field, Schema};
 use hotpair_core::services::dataset::{Column, ColumnKind};
+use hotpair_postgres::with_causes;
 use tokio_postgres::types::{FromSql, Type};
-use tokio_postgres::{Client, NoTls, Row, Transaction};
+use tokio_postgres::{Client, Row, Transaction};
 
 use crate::error::LoadError;
 use crate::layout::{Layout, data_type};
 use crate::load::{Task, WorkerRead};
 use crate::pieces::Worker;
 use crate::row_groups::append;
-use crate::spec::{DatabaseSource, with_causes};
+use crate::spec::DatabaseSource;
 
 /// Reads all rows of the query.
 pub(crate) fn read(
@@ -45,24 +46,16 @@ async fn read_rows(
     task: &Task<'_>,
     database: &DatabaseSource,
 ) -> Result<(Layout, Vec<WorkerRead>), LoadError> {
-    let mut config = database.config.clone();
-    config.application_name(format!("hotpair dataset {}", task.spec.name));
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(CONNECT_LIMIT);
-    }
-    let connecting = config.connect(NoTls);
+    let application = format!("hotpair dataset {}", task.spec.name);
+    let connecting = database.server.connect(&application);
     let (mut client, connection) = within(task, CONNECT_LIMIT, "connecting", connecting).await?;
-    let driver = tokio::spawn(async move {
-        // Whoever waits for rows is told of its end.
-        let _ = connection.await;
-    });
     let cancel = client.cancel_token();
     let read = read_all(task, database, &mut client).await;
     if matches!(read, Err(LoadError::Cancelled)) {
         // The server would go on to look for rows that nobody wants; if this fails, it does.
-        let _ = tokio::time::timeout(CONNECT_LIMIT, cancel.cancel_query(NoTls)).await;
+        let _ = tokio::time::timeout(CONNECT_LIMIT, database.server.cancel(&cancel)).await;
     }
-    driver.abort();
+    connection.abort();
     read
 }
 
@@ -128,11 +121,11 @@ async fn read_all(
 }
 
 /// Waits for the database, but not for ever, and not when nobody wants the rows any more.
-async fn within<T>(
+async fn within<T, E: Error>(
     task: &Task<'_>,
     limit: Duration,
     doing: &'static str,
-    asked: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    asked: impl Future<Output = Result<T, E>>,
 ) -> Result<T, LoadError> {
     tokio::pin!(asked);
     let deadline = tokio::time::Instant::now() + limit;

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use hotpair_core::services::dataset::ColumnKind;
+use hotpair_postgres::Server;
+use hotpair_tls::{Identity, TlsError};
 
 /// Everything [`load`](crate::load) needs to know about a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,11 +59,25 @@ pub enum Source {
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseSource {
     /// Where it is and as whom to go there.
-    pub(crate) config: tokio_postgres::Config,
+    pub(crate) server: Server,
     /// The statement whose rows they are.
     pub(crate) query: String,
     /// For people: without the password and the query.
     shown: String,
+}
+
+impl DatabaseSource {
+    /// The same, ready to check whom it is connected to; this node's authority is trusted where nobody
+    /// else is named.
+    pub fn trusting(self, identity: Option<&Identity>) -> Result<Self, TlsError> {
+        Ok(Self { server: self.server.trusting(identity)?, ..self })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
 }
 
 impl fmt::Display for DatabaseSource {
@@ -94,18 +110,15 @@ impl FromStr for DatabaseSource {
         let query = unescaped(query).ok_or_else(|| {
             wrong("a % of its query is no escape: write %25 for one that is meant")
         })?;
-        let config: tokio_postgres::Config = address
-            .trim_end_matches(['?', '&'])
-            .parse()
-            .map_err(|error: tokio_postgres::Error| wrong(&with_causes(&error)))?;
-        if config.get_ssl_mode() == tokio_postgres::config::SslMode::Require {
-            return Err(wrong("sslmode=require: TLS to a source is not built in this version"));
+        if ["&sslmode=", "&sslrootcert="].iter().any(|option| query.contains(option)) {
+            return Err(wrong(
+                "its query ends the address: write sslmode and sslrootcert before it",
+            ));
         }
-        if config.get_hosts().is_empty() || config.get_dbname().is_none() {
-            return Err(wrong("it names no host or no database"));
-        }
+        let server = address.trim_end_matches(['?', '&']).parse::<Server>();
+        let server = server.map_err(|error| wrong(&error.to_string()))?;
         let query = query.trim().trim_end_matches(';').trim_end().to_owned();
-        Ok(Self { config, query, shown })
+        Ok(Self { server, query, shown })
     }
 }
 
@@ -116,17 +129,6 @@ fn without_password(address: &str) -> String {
     let Some((user, at)) = address.rsplit_once('@') else { return format!("{scheme}://{address}") };
     let user = user.split(':').next().unwrap_or_default();
     format!("{scheme}://{user}@{at}")
-}
-
-/// An error with what is behind it: the library's own words say little.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 /// What a file holds, told by its ending.
@@ -261,7 +263,8 @@ mod tests {
             ("postgres://u:hush@h/db?query=", "names no query"),
             ("postgres://u:hush@h/db?query=LIKE '%'", "%25"),
             ("postgres://u:hush@h/db?colour=red&query=SELECT 1", "colour"),
-            ("postgres://u:hush@h/db?sslmode=require&query=SELECT 1", "TLS"),
+            ("postgres://u:hush@h/db?sslmode=allow&query=SELECT 1", "sslmode=allow"),
+            ("postgres://u:hush@h/db?query=SELECT 1&sslmode=require", "before it"),
             ("postgres://u:hush@h?query=SELECT 1", "no database"),
         ] {
             let message = source(url).unwrap_err();

@@ -21,7 +21,7 @@ use hotpair_core::services::session::Session;
 use hotpair_core::services::upstream::{KeyRange, Pace};
 use hotpair_core::tables::SESSIONS;
 use hotpair_core::tables::change::SessionKey;
-use hotpair_http::{ClientError, Connection, Method, Occasionally, Url, client};
+use hotpair_http::{ClientError, Connection, Dialler, Method, Occasionally, Url};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -29,12 +29,14 @@ use crate::gate::{Gate, boot_time_ns};
 use crate::tables::Tables;
 
 /// Where the system is, and how often it hears of a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct UpstreamSettings {
     /// Asked for a token at each login.
     pub login: Option<String>,
     /// Told of each session that has one.
     pub heartbeat: Option<String>,
+    /// How it is reached.
+    pub dialler: Dialler,
     /// Between two heartbeats of a session.
     pub interval: Duration,
     /// The longest wait for an answer.
@@ -48,6 +50,7 @@ impl Default for UpstreamSettings {
         Self {
             login: None,
             heartbeat: None,
+            dialler: Dialler::plain(),
             interval: Duration::from_secs(30),
             limit: Duration::from_secs(2),
             at_once_max: 64,
@@ -178,7 +181,9 @@ impl Upstream {
             return Err(NoToken::Full(self.settings.at_once_max));
         };
         let body = serde_json::to_vec(&LoginRequest { user, password }).expect("texts are JSON");
-        let answer = client::post_json(&url.to_string(), &[], body, self.settings.limit)
+        let Self { settings: UpstreamSettings { dialler, limit, .. }, .. } = self;
+        let answer = dialler
+            .post_json(&url.to_string(), &[], body, *limit)
             .await
             .map_err(|error| NoToken::Unavailable(error.to_string()))?;
         let status = answer.status;
@@ -300,8 +305,7 @@ impl Upstream {
         let kept = self.idle.lock().expect("nobody panics with it").pop();
         let mut connection = match kept.filter(Connection::is_open) {
             Some(connection) => connection,
-            // The one place where heartbeats connect: with TLS, here.
-            None => Connection::connect(&url.address, self.settings.limit).await?,
+            None => self.settings.dialler.connect(&url.origin(), self.settings.limit).await?,
         };
         if self.gate.serving_epoch() != Some(epoch) {
             return Ok(None);

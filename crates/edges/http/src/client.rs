@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -35,6 +36,14 @@ pub struct Url {
 }
 
 impl Url {
+    /// Whether it is this machine, whatever its names are looked up as.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let host = self.address.rsplit_once(':').map_or(self.address.as_str(), |(host, _)| host);
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
     /// `http://host:port` or `https://host:port`.
     #[must_use]
     pub fn origin(&self) -> String {
@@ -642,6 +651,15 @@ mod tests {
         let url: Url = "https://gateway/x".parse().unwrap();
         assert_eq!((url.secure, url.address.as_str()), (true, "gateway:443"));
         assert_eq!(url.to_string(), "https://gateway:443/x");
+        for (url, here) in [
+            ("http://127.0.0.1:9100/x", true),
+            ("http://[::1]:80", true),
+            ("http://localhost", true),
+            ("http://10.0.0.9", false),
+            ("http://localhost.example", false),
+        ] {
+            assert_eq!(url.parse::<Url>().unwrap().is_loopback(), here, "{url}");
+        }
         for bad in ["ftp://a/", "a:1/", "http:///x", "http://u@h/", "http://h/a b", "http://h/\n"] {
             assert!(bad.parse::<Url>().is_err(), "{bad:?}");
         }

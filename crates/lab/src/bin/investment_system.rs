@@ -1,7 +1,7 @@
 //! `hotpair-investment-system`: a stand-in for the external investment system, for tests, demo and
 //! benchmarks. It shares no code with the product.
 //!
-//! HTTP: `POST /login {user,password}` gives `{"user_token"}`; `POST /heartbeat {user_token}` is answered 200,
+//! HTTP, over TLS too if it is given a certificate: `POST /login {user,password}` gives `{"user_token"}`; `POST /heartbeat {user_token}` is answered 200,
 //! 401 where nobody has that token. `POST /control` makes it slow (`delay_ms`), answer another `status`,
 //! forget its tokens (`forget`), publish `rows` at a `rate` with their column `vary` changing, leave out the
 //! next `skip` versions, cut its subscribers off (`cut`). `POST /publish [..]` publishes lines as they are. `GET /state`
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -22,6 +22,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Map, Value, json};
 
 /// A stand-in for the external investment system.
@@ -31,6 +35,15 @@ struct Arguments {
     /// Where its HTTP listens.
     #[arg(long)]
     http: SocketAddr,
+    /// Where the same is asked over TLS.
+    #[arg(long, requires = "certificate", requires = "key")]
+    https: Option<SocketAddr>,
+    /// Its certificate, PEM.
+    #[arg(long)]
+    certificate: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long)]
+    key: Option<PathBuf>,
     /// Where its PUB listens.
     #[arg(long)]
     publish: Option<SocketAddr>,
@@ -51,16 +64,34 @@ fn main() -> Result<()> {
         let shared = Arc::clone(&system);
         thread::spawn(move || shared.keep_publishing());
     }
-    let listener = TcpListener::bind(arguments.http)
-        .with_context(|| format!("cannot bind {}", arguments.http))?;
-    for stream in listener.incoming().flatten() {
-        let system = Arc::clone(&system);
+    if let (Some(address), Some(certificate), Some(key)) =
+        (arguments.https, &arguments.certificate, &arguments.key)
+    {
+        let tls = Arc::new(server_config(certificate, key)?);
+        let listener =
+            TcpListener::bind(address).with_context(|| format!("cannot bind {address}"))?;
+        let shared = Arc::clone(&system);
         thread::spawn(move || {
-            // A connection that breaks is its client's business.
-            let _ = system.serve(&stream);
+            shared.take_clients(&listener, |stream| {
+                let connection = ServerConnection::new(Arc::clone(&tls))?;
+                Ok(StreamOwned::new(connection, stream))
+            });
         });
     }
+    let listener = TcpListener::bind(arguments.http)
+        .with_context(|| format!("cannot bind {}", arguments.http))?;
+    system.take_clients(&listener, Ok);
     Ok(())
+}
+
+fn server_config(certificate: &Path, key: &Path) -> Result<ServerConfig> {
+    let certificates =
+        CertificateDer::pem_file_iter(certificate)?.collect::<Result<Vec<_>, _>>()?;
+    let provider = Arc::new(ring::default_provider());
+    Ok(ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(certificates, PrivateKeyDer::from_pem_file(key)?)?)
 }
 
 struct System {
@@ -110,9 +141,26 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 // HTTP.
 
 impl System {
-    fn serve(&self, stream: &TcpStream) -> Result<()> {
-        stream.set_nodelay(true)?;
-        let mut reader = BufReader::new(stream.try_clone()?);
+    /// A thread each, which speaks over what `open` makes of a connection.
+    fn take_clients<S: Read + Write + Send + 'static>(
+        self: &Arc<Self>,
+        listener: &TcpListener,
+        open: impl Fn(TcpStream) -> Result<S>,
+    ) {
+        for stream in listener.incoming().flatten() {
+            // Failing costs latency only.
+            let _ = stream.set_nodelay(true);
+            let Ok(stream) = open(stream) else { continue };
+            let system = Arc::clone(self);
+            thread::spawn(move || {
+                // A connection that breaks is its client's business.
+                let _ = system.serve(stream);
+            });
+        }
+    }
+
+    fn serve(&self, stream: impl Read + Write) -> Result<()> {
+        let mut reader = BufReader::new(stream);
         loop {
             let Some(request) = read_request(&mut reader)? else { return Ok(()) };
             let Request { method, path, body, last } = request;
@@ -124,8 +172,9 @@ impl System {
                 "HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
                 text.len()
             );
-            let mut stream = stream;
+            let stream = reader.get_mut();
             stream.write_all(format!("{head}{text}").as_bytes())?;
+            stream.flush()?;
             if last {
                 return Ok(());
             }

@@ -185,7 +185,7 @@ fn start_tables(
     me: &Identity,
     facts: &mpsc::Sender<Fact>,
 ) -> Result<(TablesThread, Option<Arc<hotpair_sql::Shown>>)> {
-    let (end, store) = store::ends(config, me);
+    let (end, store) = store::ends(config, me)?;
     let tables =
         TablesThread::start(settings::tables(config, peer, clean, end), me, facts.clone())?;
     let Some(store) = store else { return Ok((tables, None)) };

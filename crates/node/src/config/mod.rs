@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use hotpair_coordinator::Auth;
 use hotpair_http::Url;
+use hotpair_store::Source;
 use hotpair_tls::Identity;
 use serde::{Deserialize, Deserializer};
 
@@ -260,6 +261,14 @@ pub(crate) struct DatasetConfig {
     pub(crate) unpivot: Option<UnpivotConfig>,
 }
 
+impl DatasetConfig {
+    /// What an operator should know of the way to its source.
+    fn doubt(&self) -> Option<String> {
+        let Ok(Source::Database(database)) = self.source.parse() else { return None };
+        Some(format!("datasets {:?}: source: {}", self.name, database.server().doubt()?))
+    }
+}
+
 fn default_load() -> String {
     "on-promote".to_owned()
 }
@@ -411,6 +420,7 @@ impl NodeConfig {
         config.read_zookeeper_auth(folder).map_err(fail)?;
         config.tls = config.tls.below(folder);
         config.identity = config.tls.read().map_err(fail)?;
+        config.store.check(config.identity.as_deref()).map_err(fail)?;
         let auth = config.coordinator.zookeeper.as_ref().and_then(|z| z.auth.as_ref());
         let auth = auth.map(|auth| folder.join(auth));
         let users = config.sessions.users_file.as_ref().map(|users| folder.join(users));
@@ -423,6 +433,9 @@ impl NodeConfig {
         ];
         config.doubts = tls::doubts(config.identity.as_deref(), secrets);
         config.doubts.extend(config.link_doubt());
+        config.doubts.extend(config.store.doubt());
+        config.doubts.extend(config.datasets.iter().filter_map(DatasetConfig::doubt));
+        config.doubts.extend(upstream::doubts(config.upstream.as_ref()));
         Ok(config)
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use hotpair_sql::{Mapping, Target};
+use hotpair_tls::Identity;
 use serde::Deserialize;
 
 /// Where the tables are written behind, and how.
@@ -68,6 +69,19 @@ impl StoreConfig {
             Ok(target) if problems.is_empty() => Ok(Some((target, mappings))),
             _ => Err(problems),
         }
+    }
+
+    /// Whom to trust can be trusted: files are there and are good.
+    pub(super) fn check(&self, identity: Option<&Identity>) -> Result<(), Vec<String>> {
+        let Some((target, _)) = self.read()? else { return Ok(()) };
+        let ready = target.trusting(identity);
+        ready.map(drop).map_err(|error| vec![format!("store.url: {error}")])
+    }
+
+    /// What an operator should know of the way to the database.
+    pub(super) fn doubt(&self) -> Option<String> {
+        let (target, _) = self.read().ok()??;
+        Some(format!("store.url: {}", target.doubt()?))
     }
 
     pub(super) fn validate(&self, problems: &mut Vec<String>) {

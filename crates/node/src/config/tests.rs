@@ -481,6 +481,62 @@ fn the_external_system_is_named_by_addresses_that_can_be_asked() {
 }
 
 #[test]
+fn whom_a_database_is_trusted_for_is_looked_at_before_the_node_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("node.toml");
+    let read = |more: &str| {
+        std::fs::write(&file, format!("{EXAMPLE}\n{more}\n")).unwrap();
+        NodeConfig::read(&file)
+    };
+    let store = |options: &str| {
+        format!("[store]\nurl = \"postgres://trade:hush@db.example/books{options}\"")
+    };
+    let authority = Authority::new(folder.path()).file().display().to_string();
+    let said = read(&store("?sslmode=require&sslrootcert=/nowhere/ca.pem")).unwrap_err();
+    let said = said.to_string();
+    assert!(said.contains("store.url: sslrootcert = \"/nowhere/ca.pem\": "), "{said}");
+    assert!(!said.contains("hush"), "{said}");
+    let good = read(&store(&format!("?sslmode=require&sslrootcert={authority}"))).unwrap();
+    assert_eq!(good.doubts, Vec::<String>::new());
+    let doubts = read(&store("")).unwrap().doubts.join("\n");
+    assert!(doubts.contains("store.url: db.example:5432/books is not on this"), "{doubts}");
+    assert!(doubts.contains("sslmode=verify-full") && !doubts.contains("hush"), "{doubts}");
+
+    let dataset = |options: &str| {
+        let source = format!("postgres://u:hush@db.example/d?{options}query=SELECT 1 AS k");
+        format!("[[datasets]]\nname = \"d\"\nkey = [\"k\"]\nsource = {source:?}")
+    };
+    let config = read(&dataset("sslmode=require&sslrootcert=/nowhere/ca.pem&")).unwrap();
+    let said = crate::settings::datasets(&config).unwrap_err().join("\n");
+    assert!(said.contains("datasets \"d\": source: sslrootcert = \"/nowhere/ca.pem\""), "{said}");
+    let config = read(&dataset(&format!("sslmode=require&sslrootcert={authority}&"))).unwrap();
+    assert!(crate::settings::datasets(&config).is_ok() && config.doubts.is_empty());
+    let doubts = read(&dataset("")).unwrap().doubts.join("\n");
+    assert!(doubts.contains("datasets \"d\": source: db.example") && !doubts.contains("hush"));
+}
+
+#[test]
+fn passwords_that_travel_in_plain_text_to_another_machine_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let doubts = |login: &str| {
+        let users = folder.path().join("users.toml");
+        std::fs::write(&users, "").unwrap();
+        let text = EXAMPLE.replace(
+            "[sessions]",
+            &format!("[upstream]\nlogin = {login:?}\n[sessions]\nusers_file = {users:?}"),
+        );
+        let file = folder.path().join("node.toml");
+        std::fs::write(&file, text).unwrap();
+        NodeConfig::read(&file).unwrap().doubts.join("\n")
+    };
+    let said = doubts("http://10.0.0.9:9100/login");
+    assert!(said.contains("upstream.login = \"http://10.0.0.9:9100/login\""), "{said}");
+    assert!(said.contains("passwords") && said.contains("https://"), "{said}");
+    assert_eq!(doubts("http://127.0.0.1:9100/login"), "");
+    assert_eq!(doubts("https://10.0.0.9:9100/login"), "");
+}
+
+#[test]
 fn a_feed_is_an_address_and_a_database_has_a_query() {
     let dataset = |more: &str| {
         let text = format!("{EXAMPLE}\n[[datasets]]\nname = \"d\"\nkey = [\"k\"]\n{more}\n");

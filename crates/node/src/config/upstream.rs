@@ -1,5 +1,6 @@
 //! `[upstream]`: the external investment system that gives sessions a token and hears of them.
 
+use hotpair_http::Url;
 use serde::Deserialize;
 
 use super::{Span, between};
@@ -30,7 +31,7 @@ pub(super) fn validate(
         [("upstream.login", &upstream.login), ("upstream.heartbeat", &upstream.heartbeat)]
     {
         if let Some(url) = url
-            && let Err(error) = url.parse::<hotpair_http::Url>()
+            && let Err(error) = url.parse::<Url>()
         {
             problems.push(format!("{key} = {url:?}: {error}"));
         }
@@ -49,6 +50,27 @@ pub(super) fn validate(
         );
     }
     between(problems, "upstream.interval", upstream.interval, 100, 3_600_000);
+}
+
+/// What an operator should know of the way there: users' passwords travel on it.
+pub(super) fn doubts(upstream: Option<&UpstreamConfig>) -> Vec<String> {
+    let Some(UpstreamConfig { login, heartbeat, .. }) = upstream else { return Vec::new() };
+    let plain = |(key, what, url): (&str, &str, &Option<String>)| {
+        let url = url.as_ref()?.parse::<Url>().ok()?;
+        (!url.secure && !url.is_loopback()).then(|| {
+            format!(
+                "{key} = \"{url}\" is not on this machine, and {what} travel there in plain text: \
+                 write https://"
+            )
+        })
+    };
+    [
+        ("upstream.login", "users' passwords and tokens", login),
+        ("upstream.heartbeat", "users' tokens", heartbeat),
+    ]
+    .into_iter()
+    .filter_map(plain)
+    .collect()
 }
 
 /// Addresses may differ between the nodes; what is done must not.
