@@ -102,6 +102,10 @@ impl FromStr for Server {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(ServerError::Missing("host"));
         }
+        let odd = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+        if config.get_hosts().iter().any(odd) {
+            return Err(refused("there are two @ in its address: write %40 for one of the password"));
+        }
         if config.get_dbname().is_none() {
             return Err(ServerError::Missing("database"));
         }

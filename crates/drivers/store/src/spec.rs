@@ -122,12 +122,17 @@ impl FromStr for DatabaseSource {
     }
 }
 
-/// The address as it can be shown.
+/// The address as it can be shown. Who logs in ends at the first `@`, as the client library has it; and
+/// what is left of a password that holds one itself is not shown either.
 fn without_password(address: &str) -> String {
     let (scheme, rest) = address.split_once("://").unwrap_or(("postgres", address));
-    let address = rest.split('?').next().unwrap_or_default();
-    let Some((user, at)) = address.rsplit_once('@') else { return format!("{scheme}://{address}") };
-    let user = user.split(':').next().unwrap_or_default();
+    let before_options = |text: &str| text.split('?').next().unwrap_or_default().to_owned();
+    let Some((who, at)) = rest.split_once('@') else {
+        return format!("{scheme}://{}", before_options(rest));
+    };
+    let user = who.split(':').next().unwrap_or_default();
+    let at = before_options(at);
+    let at = at.rsplit_once('@').map_or(at.as_str(), |(_, at)| at);
     format!("{scheme}://{user}@{at}")
 }
 
@@ -258,7 +263,11 @@ mod tests {
         assert_eq!(database.query, "SELECT a, b FROM t WHERE a LIKE 'x%'");
         assert_eq!(database.to_string(), "postgres://trade@10.0.0.9:5433/positions");
         assert!(!format!("{database:?}").contains("hush"));
+        let marked = "postgres://u:hu?sh@h/db?query=SELECT 1".parse().unwrap();
+        let Source::Database(marked) = marked else { panic!("{marked:?}") };
+        assert_eq!(marked.to_string(), "postgres://u@h/db");
         for (url, expected) in [
+            ("postgres://u:so@hush@h/db?query=SELECT 1", "%40"),
             ("postgres://u:hush@h/db", "names no query"),
             ("postgres://u:hush@h/db?query=", "names no query"),
             ("postgres://u:hush@h/db?query=LIKE '%'", "%25"),
