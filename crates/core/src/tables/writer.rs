@@ -573,7 +573,7 @@ mod tests {
         let bytes = writer.take_batch().unwrap().bytes;
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            let (record, size) = super::super::record::decode(rest).unwrap();
+            let (record, size) = decode(rest).unwrap();
             other.apply(&record);
             rest = &rest[size..];
         }
@@ -692,7 +692,7 @@ mod tests {
         let (mut other, bytes) = (Store::default(), writer.take_batch().unwrap().bytes);
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            let (record, size) = super::super::record::decode(rest).unwrap();
+            let (record, size) = decode(rest).unwrap();
             other.apply(&record);
             rest = &rest[size..];
         }
