@@ -100,6 +100,9 @@ pub struct Following {
 struct Feed {
     last: u64,
     link: Link,
+    /// When the present subscription began: patience with it counts from here, however often its
+    /// connection comes about and is lost again.
+    since_ms: u64,
     /// What the published data misses.
     held: Whole,
     /// What the running load's data will miss.
@@ -112,7 +115,7 @@ struct Feed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Link {
     Off,
-    Dialing { subscription: Subscription, since_ms: u64 },
+    Dialing { subscription: Subscription },
     Settling { subscription: Subscription, since_ms: u64 },
     Up { subscription: Subscription },
 }
@@ -133,6 +136,7 @@ impl Following {
         let feed = has_feed.then(|| Feed {
             last: 0,
             link: Link::Off,
+            since_ms: 0,
             held: Err(NOT_CONNECTED.to_owned()),
             coming: Err(NOT_CONNECTED.to_owned()),
             replaying: None,
@@ -191,9 +195,7 @@ impl Following {
                 }
             }
             FeedEvent::Lost { reason } => {
-                if !matches!(feed.link, Link::Dialing { .. }) {
-                    feed.link = Link::Dialing { subscription: of, since_ms: now_ms };
-                }
+                feed.link = Link::Dialing { subscription: of };
                 feed.miss(&reason);
             }
             FeedEvent::Missed { reason } => feed.miss(&reason),
@@ -238,14 +240,11 @@ impl Following {
     /// When [`Fact::TimePassed`] is due, if ever.
     pub fn deadline_ms(&self) -> Option<u64> {
         let own = self.feed.as_ref().and_then(|feed| match feed.link {
-            Link::Off => None,
+            Link::Off | Link::Dialing { .. } => None,
             Link::Settling { since_ms, .. } => Some(since_ms + SETTLE_MS),
-            Link::Dialing { since_ms, .. } => {
-                (*self.loading.state() == DatasetState::Absent).then_some(since_ms + PATIENCE_MS)
-            }
             Link::Up { .. } => self.wants_renewal().then_some(feed.renewals.not_before_ms),
         });
-        [own, self.loading.deadline_ms()].into_iter().flatten().min()
+        [own, self.patience_ends_ms(), self.loading.deadline_ms()].into_iter().flatten().min()
     }
 
     /// What a caller is to be told now.
@@ -273,7 +272,8 @@ impl Following {
         let Some(feed) = self.feed.as_mut().filter(|feed| feed.link == Link::Off) else { return };
         feed.last += 1;
         let subscription = Subscription(feed.last);
-        feed.link = Link::Dialing { subscription, since_ms: now_ms };
+        feed.link = Link::Dialing { subscription };
+        feed.since_ms = now_ms;
         feed.held = Err(NOT_CONNECTED.to_owned());
         feed.renewals = Renewals::default();
         effects.push(Effect::Subscribe { subscription });
@@ -314,15 +314,19 @@ impl Following {
             Link::Settling { subscription, since_ms } if now_ms >= since_ms + SETTLE_MS => {
                 self.settle(subscription, now_ms, effects);
             }
-            Link::Dialing { since_ms, .. }
-                if now_ms >= since_ms + PATIENCE_MS
-                    && *self.loading.state() == DatasetState::Absent =>
-            {
-                self.load(Fact::Promoted, now_ms, effects);
+            Link::Off | Link::Settling { .. } | Link::Dialing { .. } | Link::Up { .. } => {
+                if self.patience_ends_ms().is_some_and(|end_ms| now_ms >= end_ms) {
+                    self.load(Fact::Promoted, now_ms, effects);
+                }
             }
-            Link::Off | Link::Settling { .. } | Link::Dialing { .. } | Link::Up { .. } => {}
         }
         self.load(Fact::TimePassed, now_ms, effects);
+    }
+
+    /// When the first load begins, though the feed be not there.
+    fn patience_ends_ms(&self) -> Option<u64> {
+        let feed = self.feed.as_ref().filter(|feed| feed.link != Link::Off)?;
+        (*self.loading.state() == DatasetState::Absent).then_some(feed.since_ms + PATIENCE_MS)
     }
 
     /// Tells the loading of a fact, and keeps account of what its loads will miss.
@@ -388,7 +392,7 @@ impl Link {
     fn subscription(self) -> Option<Subscription> {
         match self {
             Link::Off => None,
-            Link::Dialing { subscription, .. }
+            Link::Dialing { subscription }
             | Link::Settling { subscription, .. }
             | Link::Up { subscription } => Some(subscription),
         }
@@ -499,6 +503,42 @@ mod tests {
         let _settling = machine.handle_feed(FIRST, FeedEvent::Sent, 50_000);
         let second = started(&machine.handle_feed(FIRST, FeedEvent::Heard, 50_001));
         loaded(&mut machine, second, 50_100);
+        assert_eq!(machine.feed_state(), FeedState::Live);
+    }
+
+    #[test]
+    fn a_feed_that_shakes_hands_and_drops_again_and_again_holds_no_load_up() {
+        let mut machine = Following::new(LoadMode::OnPromote, true);
+        let _subscribe = machine.handle(Fact::Promoted, 0);
+        let mut now_ms = 0;
+        let mut effects = vec![];
+        while effects.is_empty() && now_ms < 20_000 {
+            now_ms += 100;
+            let event = if now_ms % 400 == 0 { FeedEvent::Sent } else { lost() };
+            effects.extend(machine.handle_feed(FIRST, event, now_ms));
+            effects.extend(machine.handle(Fact::TimePassed, now_ms));
+        }
+        assert_eq!(now_ms, PATIENCE_MS);
+        let first = started(&effects);
+        loaded(&mut machine, first, 3_000);
+        assert!(matches!(machine.feed_state(), FeedState::Stale { .. }));
+        assert_eq!(machine.availability(), Availability::Ready);
+    }
+
+    #[test]
+    fn patience_ends_while_it_settles_too_and_what_is_loaded_then_is_renewed() {
+        let mut machine = Following::new(LoadMode::OnPromote, true);
+        let _subscribe = machine.handle(Fact::Promoted, 0);
+        let _settling = machine.handle_feed(FIRST, FeedEvent::Sent, PATIENCE_MS - 100);
+        assert_eq!(machine.deadline_ms(), Some(PATIENCE_MS));
+        let first = started(&machine.handle(Fact::TimePassed, PATIENCE_MS));
+        assert_eq!(machine.deadline_ms(), Some(PATIENCE_MS - 100 + SETTLE_MS));
+        assert_eq!(machine.handle(Fact::TimePassed, PATIENCE_MS - 100 + SETTLE_MS), vec![]);
+        let _replay = machine.handle(Fact::Loaded { attempt: first, rows: 5 }, 3_000);
+        let effects = machine.handle_replayed(first, 3_000);
+        assert_eq!(effects.first(), Some(&Effect::Publish { attempt: first }));
+        let second = started(&effects[1..]);
+        loaded(&mut machine, second, 3_100);
         assert_eq!(machine.feed_state(), FeedState::Live);
     }
 
