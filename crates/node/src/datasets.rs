@@ -270,6 +270,11 @@ impl Keeper {
                 }
                 Effect::Drop => self.shelves[index].held.store(None),
                 Effect::Replay { attempt } => self.start_replay(index, attempt),
+                Effect::Forget => {
+                    if let Some(feed) = feed {
+                        feed.forget_kept();
+                    }
+                }
                 Effect::Subscribe { subscription } => {
                     if let Some(feed) = feed {
                         feed.subscribe(index, subscription, &self.ends);
@@ -438,6 +443,13 @@ impl Keeper {
             let _ = self.facts.blocking_send(PairFact::DatasetsSettled { epoch, failed });
         }
     }
+}
+
+/// Millions of rows take their time to be freed, and the keeper has others to look after.
+fn free_aside(much: impl Send + 'static) {
+    let freeing = std::thread::Builder::new().name("free".to_owned()).spawn(move || drop(much));
+    // No thread to be had: whoever tried has freed it.
+    drop(freeing);
 }
 
 impl hotpair_gateway::Datasets for Datasets {

@@ -88,15 +88,19 @@ impl Intake {
         self.lock().pending.get_or_insert_default();
     }
 
-    /// Forgets everything.
-    pub fn clear(&self) {
-        let old = {
-            let mut state = self.lock();
-            state.generation += 1;
-            (state.live.take(), state.pending.take())
-        };
-        // Perhaps much to free; nobody waits for it.
-        drop(old);
+    /// What was kept beside until now is of no use to the load that begins next: it is forgotten. It may
+    /// be much; the caller frees it where nobody waits.
+    #[must_use]
+    pub fn forget_kept(&self) -> impl Send + use<> {
+        self.lock().pending.take()
+    }
+
+    /// Forgets everything. It may be much; the caller frees it where nobody waits.
+    #[must_use]
+    pub fn clear(&self) -> impl Send + use<> {
+        let mut state = self.lock();
+        state.generation += 1;
+        (state.live.take(), state.pending.take())
     }
 
     /// How often everything was forgotten.
@@ -408,11 +412,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_kept_for_a_failed_load_is_forgotten_before_the_next() {
+        let intake = Intake::new(vec!["k".to_owned()]);
+        intake.keep_beside();
+        intake.take(br#"{"k":1,"a":5,"version":1}"#, 1);
+        // It failed; meanwhile the source was changed.
+        drop(intake.forget_kept());
+        intake.keep_beside();
+        intake.take(br#"{"k":2,"a":6,"version":2}"#, 1);
+        let (fed, left_out) = intake.replay(empty(), 7, 0).unwrap();
+        assert_eq!((row(&fed, 1), left_out), (None, 0));
+        assert!(row(&fed, 2).is_some());
+    }
+
+    #[test]
     fn a_replay_that_comes_too_late_takes_nothing_away() {
         let intake = Intake::new(vec!["k".to_owned()]);
         intake.keep_beside();
         let before = intake.generation();
-        intake.clear();
+        drop(intake.clear());
         intake.keep_beside();
         intake.take(br#"{"k":1,"a":5,"version":1}"#, 1);
         assert!(intake.replay(empty(), 0, before).is_none());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hotpair_core::services::dataset::{Dataset, FeedEvent, FeedState, Subscription};
 use hotpair_feed::{FedDataset, FeedAddress, Intake, IntakeTotals, Listener, Subscriber};
 
-use super::Order;
+use super::{Order, free_aside};
 use crate::boot_clock;
 
 /// See the file's header.
@@ -47,7 +47,11 @@ impl Feed {
 
     pub(super) fn unsubscribe(&self) {
         self.following().take();
-        self.intake.clear();
+        free_aside(self.intake.clear());
+    }
+
+    pub(super) fn forget_kept(&self) {
+        free_aside(self.intake.forget_kept());
     }
 
     pub(super) fn subscription(&self) -> Option<Subscription> {

@@ -12,6 +12,9 @@
 //! that says nothing. A feed that does not come up holds nothing up: after [`PATIENCE_MS`] the load begins
 //! without it, and what it brings is stale until the feed is there and a load was begun after that.
 //!
+//! What is kept for a load goes with it, if it fails, or if something was missed meanwhile: the next load
+//! is newer than that, and would be made older by it.
+//!
 //! What is stale is still looked at, and still followed. It is loaded anew beside it, not more often than
 //! every [`RENEWAL_MS`], later every minute.
 //!
@@ -110,6 +113,8 @@ struct Feed {
     /// Loaded, and what came meanwhile is being brought in.
     replaying: Option<(Attempt, u64)>,
     renewals: Renewals,
+    /// What is kept for a load may be older than what the next one brings, or have gaps.
+    kept_is_old: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +146,7 @@ impl Following {
             coming: Err(NOT_CONNECTED.to_owned()),
             replaying: None,
             renewals: Renewals::default(),
+            kept_is_old: false,
         });
         Following { mode, loading: Loading::new(mode), feed }
     }
@@ -195,10 +201,15 @@ impl Following {
                 }
             }
             FeedEvent::Lost { reason } => {
+                // What was never connected brought nothing that could be old.
+                feed.kept_is_old |= !matches!(feed.link, Link::Dialing { .. });
                 feed.link = Link::Dialing { subscription: of };
                 feed.miss(&reason);
             }
-            FeedEvent::Missed { reason } => feed.miss(&reason),
+            FeedEvent::Missed { reason } => {
+                feed.kept_is_old = true;
+                feed.miss(&reason);
+            }
         }
         self.renew_if_due(now_ms, &mut effects);
         effects
@@ -276,6 +287,7 @@ impl Following {
         feed.since_ms = now_ms;
         feed.held = Err(NOT_CONNECTED.to_owned());
         feed.renewals = Renewals::default();
+        feed.kept_is_old = false;
         effects.push(Effect::Subscribe { subscription });
     }
 
@@ -331,12 +343,18 @@ impl Following {
 
     /// Tells the loading of a fact, and keeps account of what its loads will miss.
     fn load(&mut self, fact: Fact, now_ms: u64, effects: &mut Vec<Effect>) {
+        let failed = matches!(&fact, Fact::LoadFailed { attempt, .. }
+            if self.loading.running() == Some(*attempt));
         let more = self.loading.handle(fact, now_ms);
         let Some(feed) = &mut self.feed else { return };
+        feed.kept_is_old |= failed;
         for effect in &more {
             match effect {
                 Effect::StartLoad { .. } => {
                     feed.replaying = None;
+                    if std::mem::take(&mut feed.kept_is_old) {
+                        effects.push(Effect::Forget);
+                    }
                     feed.coming = match feed.link {
                         Link::Up { .. } => Ok(()),
                         Link::Off | Link::Dialing { .. } | Link::Settling { .. } => {
@@ -348,6 +366,7 @@ impl Following {
                 Effect::CancelLoad { .. }
                 | Effect::Drop
                 | Effect::Replay { .. }
+                | Effect::Forget
                 | Effect::Subscribe { .. }
                 | Effect::Unsubscribe { .. } => {}
             }
@@ -433,7 +452,9 @@ mod tests {
 
     fn started(effects: &[Effect]) -> Attempt {
         match effects {
-            [Effect::StartLoad { attempt }] => *attempt,
+            [Effect::StartLoad { attempt }] | [Effect::Forget, Effect::StartLoad { attempt }] => {
+                *attempt
+            }
             other => panic!("a load should begin, not {other:?}"),
         }
     }
@@ -579,6 +600,50 @@ mod tests {
         assert!(effects.contains(&Effect::CancelLoad { attempt: again }), "{effects:?}");
         assert_eq!(machine.handle(Fact::Loaded { attempt: again, rows: 1 }, 20_001), vec![]);
         assert_eq!(machine.handle_replayed(again, 20_002), vec![]);
+    }
+
+    #[test]
+    fn what_was_kept_for_a_load_that_failed_is_not_laid_over_the_next() {
+        let mut machine = Following::new(LoadMode::OnPromote, true);
+        let _subscribe = machine.handle(Fact::Promoted, 0);
+        // Nobody is there yet: nothing was kept, and what comes first is not to be forgotten.
+        let _lost = machine.handle_feed(FIRST, lost(), 5);
+        let _settling = machine.handle_feed(FIRST, FeedEvent::Sent, 10);
+        let effects = machine.handle_feed(FIRST, FeedEvent::Heard, 20);
+        let [Effect::StartLoad { attempt }] = effects[..] else { panic!("{effects:?}") };
+        let reason = "no such file".to_owned();
+        assert_eq!(machine.handle(Fact::LoadFailed { attempt, reason }, 30), vec![]);
+        let effects = machine.handle(Fact::TimePassed, machine.deadline_ms().unwrap());
+        let [Effect::Forget, Effect::StartLoad { attempt }] = effects[..] else {
+            panic!("{effects:?}")
+        };
+        loaded(&mut machine, attempt, 2_000);
+        assert_eq!(machine.feed_state(), FeedState::Live);
+    }
+
+    #[test]
+    fn what_was_kept_before_a_loss_is_not_laid_over_what_is_loaded_after_it() {
+        let mut machine = Following::new(LoadMode::OnPromote, true);
+        let _subscribe = machine.handle(Fact::Promoted, 0);
+        let _settling = machine.handle_feed(FIRST, FeedEvent::Sent, 10);
+        // Something may have come, and more may have been missed, before any load began.
+        let _lost = machine.handle_feed(FIRST, lost(), 20);
+        let _settling = machine.handle_feed(FIRST, FeedEvent::Sent, 30);
+        let effects = machine.handle_feed(FIRST, FeedEvent::Heard, 40);
+        let [Effect::Forget, Effect::StartLoad { attempt: first }] = effects[..] else {
+            panic!("{effects:?}")
+        };
+        // Missed while it runs: that goes into what it brings, and into nothing after it.
+        let missed = FeedEvent::Missed { reason: "4 are missing".to_owned() };
+        assert_eq!(machine.handle_feed(FIRST, missed, 50), vec![]);
+        let _replay = machine.handle(Fact::Loaded { attempt: first, rows: 5 }, 60);
+        let effects = machine.handle_replayed(first, 60);
+        let [Effect::Publish { .. }, Effect::Forget, Effect::StartLoad { attempt }] = effects[..]
+        else {
+            panic!("{effects:?}")
+        };
+        loaded(&mut machine, attempt, 70);
+        assert_eq!(machine.feed_state(), FeedState::Live);
     }
 
     #[test]
