@@ -84,7 +84,7 @@ impl Shelf {
         })
     }
 
-    /// What became of its feed's updates, if it has one.
+    /// What became of its feed's updates, if it has one. Never waits.
     pub(crate) fn updates(&self) -> Option<IntakeTotals> {
         Some(self.feed.as_ref()?.totals())
     }
@@ -377,7 +377,7 @@ impl Keeper {
         if left_out > 0
             && let Some(subscription) = shelves[index].feed.as_ref().and_then(|f| f.subscription())
         {
-            let reason = format!("{left_out} updates found no room while it was loaded");
+            let reason = format!("{left_out} updates were left out while it was loaded");
             let event = FeedEvent::Missed { reason };
             let effects = self.machines[index].handle_feed(subscription, event, now);
             self.carry_out(index, effects, now);

@@ -90,7 +90,7 @@ impl Feed {
         *complained = (totals.refused, Some(Instant::now()));
         tracing::warn!(
             dataset, feed = %self.address, rows = totals.refused - told,
-            last = totals.refused_last.as_deref(), "rows of a feed were refused"
+            last = self.intake.refused_last(), "rows of a feed were refused"
         );
     }
 
