@@ -47,11 +47,11 @@ impl Feed {
 
     pub(super) fn unsubscribe(&self) {
         self.following().take();
-        free_aside(self.intake.clear());
+        free_aside(Some(self.intake.clear()));
     }
 
     pub(super) fn forget_kept(&self) {
-        free_aside(self.intake.forget_kept());
+        free_aside(Some(self.intake.forget_kept()));
     }
 
     pub(super) fn subscription(&self) -> Option<Subscription> {
