@@ -1,15 +1,16 @@
 //! The datasets of this node: when each is loaded and followed is decided in core; here it is done.
 //!
-//! One thread looks after all of them. It takes orders from the control thread, starts a thread for
+//! One thread looks after all of them. It sees what the control thread wants, starts a thread for
 //! each load and each feed, looks at the progress of running loads, and publishes what is loaded for
 //! lookups. A lookup never waits for a lock that a load holds: what is published is swapped in whole.
 //! Updates of a feed do not come by here: the feed's thread brings them in.
 
 mod feed;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -25,6 +26,7 @@ use hotpair_store::{CancelFlag, DatasetSpec, LoadedDataset, Progress};
 use tokio::sync::mpsc;
 
 use self::feed::Feed;
+use self::wanted::{Wanted, Wish};
 use crate::boot_clock;
 
 /// How often a running load is looked at.
@@ -84,7 +86,7 @@ impl Shelf {
         })
     }
 
-    /// What became of its feed's updates, if it has one.
+    /// What became of its feed's updates, if it has one. Never waits.
     pub(crate) fn updates(&self) -> Option<IntakeTotals> {
         Some(self.feed.as_ref()?.totals())
     }
@@ -94,16 +96,30 @@ impl Shelf {
 #[derive(Clone, Debug)]
 pub(crate) struct Datasets {
     shelves: Arc<Vec<Shelf>>,
+    wanted: Arc<Wanted>,
     orders: SyncSender<Order>,
 }
 
 #[derive(Debug)]
 enum Order {
-    Promoted { epoch: Epoch },
-    Demoted,
-    Ended { index: usize, attempt: Attempt, result: Box<Result<LoadedDataset, String>> },
-    Replayed { index: usize, attempt: Attempt, fed: Arc<FedDataset>, left_out: u64 },
-    Fed { index: usize, subscription: Subscription, event: FeedEvent },
+    /// Something else is wanted: see there.
+    Look,
+    Ended {
+        index: usize,
+        attempt: Attempt,
+        result: Box<Result<LoadedDataset, String>>,
+    },
+    Replayed {
+        index: usize,
+        attempt: Attempt,
+        fed: Arc<FedDataset>,
+        left_out: u64,
+    },
+    Fed {
+        index: usize,
+        subscription: Subscription,
+        event: FeedEvent,
+    },
 }
 
 impl Datasets {
@@ -127,8 +143,9 @@ impl Datasets {
         };
         let shelves = plans.iter().zip(&machines).map(shelf).collect();
         let shelves: Arc<Vec<Shelf>> = Arc::new(shelves);
-        // Bounded: two kinds of orders from one thread, one end for each load, few events of feeds.
+        // Bounded: one end for each load, few events of feeds; who finds it full waits, but for control.
         let (orders, queue) = sync_channel(64);
+        let wanted = Arc::<Wanted>::default();
         let keeper = Keeper {
             machines,
             specs: plans.into_iter().map(|plan| Arc::new(plan.spec)).collect(),
@@ -136,6 +153,8 @@ impl Datasets {
             fetched: BTreeMap::new(),
             shelves: shelves.clone(),
             ends: orders.clone(),
+            wanted: wanted.clone(),
+            seen: Wish::default(),
             facts,
             settling: None,
             told_failed: BTreeMap::new(),
@@ -143,17 +162,19 @@ impl Datasets {
         std::thread::Builder::new()
             .name("datasets".to_owned())
             .spawn(move || keeper.run(&queue))?;
-        Ok(Self { shelves, orders })
+        Ok(Self { shelves, wanted, orders })
     }
 
     /// This node serves in this epoch: load what a master needs. Never waits.
     pub(crate) fn promoted(&self, epoch: Epoch) {
-        self.order(Order::Promoted { epoch });
+        self.wanted.promoted(epoch);
+        self.wake();
     }
 
     /// This node does not serve any more. Never waits.
     pub(crate) fn demoted(&self) {
-        self.order(Order::Demoted);
+        self.wanted.demoted();
+        self.wake();
     }
 
     /// All of them, in the order of the configuration.
@@ -161,9 +182,10 @@ impl Datasets {
         &self.shelves
     }
 
-    fn order(&self, order: Order) {
-        if self.orders.try_send(order).is_err() {
-            tracing::error!("the datasets' thread does not take orders; an order was dropped");
+    /// Where the queue is full the keeper is awake, and looks before each of its orders.
+    fn wake(&self) {
+        if let Err(TrySendError::Disconnected(_)) = self.orders.try_send(Order::Look) {
+            tracing::error!("the datasets' thread is gone; none will be loaded or dropped");
         }
     }
 }
@@ -183,6 +205,9 @@ struct Keeper {
     fetched: BTreeMap<usize, (Attempt, Held)>,
     shelves: Arc<Vec<Shelf>>,
     ends: SyncSender<Order>,
+    wanted: Arc<Wanted>,
+    /// What was wanted when it was last looked.
+    seen: Wish,
     facts: mpsc::Sender<PairFact>,
     /// The epoch whose promotion waits for its datasets.
     settling: Option<Epoch>,
@@ -200,19 +225,8 @@ impl Keeper {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            self.look_at_wish();
             match order {
-                Some(Order::Promoted { epoch }) => {
-                    self.settling = Some(epoch);
-                    for index in 0..self.machines.len() {
-                        self.tell(index, Fact::Promoted);
-                    }
-                }
-                Some(Order::Demoted) => {
-                    self.settling = None;
-                    for index in 0..self.machines.len() {
-                        self.tell(index, Fact::Demoted);
-                    }
-                }
                 Some(Order::Ended { index, attempt, result }) => self.end(index, attempt, *result),
                 Some(Order::Replayed { index, attempt, fed, left_out }) => {
                     self.replayed(index, attempt, fed, left_out);
@@ -222,13 +236,35 @@ impl Keeper {
                     let effects = self.machines[index].handle_feed(subscription, event, now);
                     self.carry_out(index, effects, now);
                 }
-                None => {}
+                Some(Order::Look) | None => {}
             }
             for index in 0..self.machines.len() {
                 self.look_at_progress(index);
                 self.tell(index, Fact::TimePassed);
             }
             self.report();
+        }
+    }
+
+    fn look_at_wish(&mut self) {
+        let wish = self.wanted.now();
+        let before = std::mem::replace(&mut self.seen, wish);
+        if !wish.is_newer(&before) {
+            return;
+        }
+        if wish.demoted_since(&before) {
+            self.settling = None;
+            self.tell_all(&Fact::Demoted);
+        }
+        if let Some(epoch) = wish.serving {
+            self.settling = Some(epoch);
+            self.tell_all(&Fact::Promoted);
+        }
+    }
+
+    fn tell_all(&mut self, fact: &Fact) {
+        for index in 0..self.machines.len() {
+            self.tell(index, fact.clone());
         }
     }
 
@@ -265,11 +301,16 @@ impl Keeper {
                     if let Some((_, data)) =
                         self.fetched.remove(&index).filter(|(of, _)| *of == attempt)
                     {
-                        self.shelves[index].held.store(Some(Arc::new(data)));
+                        free_aside(self.shelves[index].held.swap(Some(Arc::new(data))));
                     }
                 }
-                Effect::Drop => self.shelves[index].held.store(None),
+                Effect::Drop => free_aside(self.shelves[index].held.swap(None)),
                 Effect::Replay { attempt } => self.start_replay(index, attempt),
+                Effect::Forget => {
+                    if let Some(feed) = feed {
+                        feed.forget_kept();
+                    }
+                }
                 Effect::Subscribe { subscription } => {
                     if let Some(feed) = feed {
                         feed.subscribe(index, subscription, &self.ends);
@@ -319,8 +360,9 @@ impl Keeper {
             let _ = ends.send(Order::Ended { index, attempt, result: Box::new(result) });
         };
         if let Err(error) = std::thread::Builder::new().name("load".to_owned()).spawn(load) {
-            let result = Box::new(Err(format!("no thread to load with: {error}")));
-            let _ = self.ends.try_send(Order::Ended { index, attempt, result });
+            let reason = format!("no thread to load with: {error}");
+            self.running.remove(&index);
+            self.tell(index, Fact::LoadFailed { attempt, reason });
         }
     }
 
@@ -340,7 +382,7 @@ impl Keeper {
         };
         self.tell(index, fact);
         // What the machine did not want any more goes.
-        self.fetched.remove(&index);
+        free_aside(self.fetched.remove(&index));
         if self.running.get(&index).is_some_and(|r| r.attempt == attempt) {
             self.running.remove(&index);
         }
@@ -372,7 +414,7 @@ impl Keeper {
         if left_out > 0
             && let Some(subscription) = shelves[index].feed.as_ref().and_then(|f| f.subscription())
         {
-            let reason = format!("{left_out} updates found no room while it was loaded");
+            let reason = format!("{left_out} updates were left out while it was loaded");
             let event = FeedEvent::Missed { reason };
             let effects = self.machines[index].handle_feed(subscription, event, now);
             self.carry_out(index, effects, now);
@@ -383,7 +425,7 @@ impl Keeper {
         let effects = self.machines[index].handle_replayed(attempt, now);
         self.carry_out(index, effects, now);
         // What the machine did not want any more goes.
-        self.fetched.remove(&index);
+        free_aside(self.fetched.remove(&index));
     }
 
     fn look_at_progress(&mut self, index: usize) {
@@ -440,6 +482,14 @@ impl Keeper {
     }
 }
 
+/// Millions of rows take their time to be freed, and the keeper has others to look after.
+fn free_aside<T: Send + 'static>(much: Option<T>) {
+    let Some(much) = much else { return };
+    let freeing = std::thread::Builder::new().name("free".to_owned()).spawn(move || drop(much));
+    // No thread to be had: whoever tried has freed it.
+    drop(freeing);
+}
+
 impl hotpair_gateway::Datasets for Datasets {
     fn find(&self, name: &str) -> Option<Found> {
         let shelf = self.shelves.iter().find(|shelf| shelf.name == name)?;
@@ -452,5 +502,68 @@ impl hotpair_gateway::Datasets for Datasets {
     fn freshness(&self, name: &str) -> Option<Freshness> {
         let shelf = self.shelves.iter().find(|shelf| shelf.name == name)?;
         Some(Freshness { as_of: shelf.as_of()?, feed: shelf.status().feed.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The keeper is held up, its queue is full: what control says then comes through all the same.
+    #[tokio::test]
+    async fn a_promotion_is_not_lost_where_the_queue_is_full() {
+        let spec = DatasetSpec {
+            name: "positions".to_owned(),
+            source: "file:///nowhere/positions.csv".parse().unwrap(),
+            key: vec!["account".to_owned()],
+            columns: BTreeMap::new(),
+            broken_rows_max: 0,
+            unpivot: None,
+        };
+        let plan = DatasetPlan { spec, mode: LoadMode::Preload, feed: None };
+        // Nobody hears that the load failed, and the keeper waits until somebody does.
+        let (facts, mut heard) = mpsc::channel(1);
+        facts
+            .try_send(PairFact::DatasetFailed { name: "another".to_owned(), reason: None })
+            .unwrap();
+        let datasets = Datasets::start(vec![plan], facts).unwrap();
+        let event =
+            || Order::Fed { index: 0, subscription: Subscription(1), event: FeedEvent::Heard };
+        let mut full_in_a_row = 0;
+        while full_in_a_row < 100 {
+            match datasets.orders.try_send(event()) {
+                Ok(()) => full_in_a_row = 0,
+                Err(_) => full_in_a_row += 1,
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        datasets.promoted(Epoch(6));
+        datasets.demoted();
+        datasets.promoted(Epoch(7));
+        loop {
+            let fact = tokio::time::timeout(Duration::from_secs(60), heard.recv()).await;
+            let fact = fact.expect("the promotion is heard of").unwrap();
+            if matches!(fact, PairFact::DatasetsSettled { epoch: Epoch(7), failed: 1 }) {
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn who_looks_late_sees_the_last_that_was_wanted_and_a_demotion_before_it() {
+        let wanted = Wanted::default();
+        let before = wanted.now();
+        assert!(!wanted.now().is_newer(&before));
+        wanted.promoted(Epoch(3));
+        let first = wanted.now();
+        assert!(first.is_newer(&before) && !first.demoted_since(&before));
+        assert_eq!(first.serving, Some(Epoch(3)));
+        wanted.demoted();
+        wanted.promoted(Epoch(3));
+        let second = wanted.now();
+        assert!(second.is_newer(&first) && second.demoted_since(&first));
+        assert_eq!(second.serving, Some(Epoch(3)));
+        wanted.demoted();
+        assert_eq!(wanted.now().serving, None);
     }
 }

@@ -24,9 +24,14 @@ pub enum ApplyError {
     /// It does not fit the dataset.
     #[error(transparent)]
     Update(#[from] UpdateError),
-    /// The feed brought more rows than are kept.
-    #[error("{0} rows were changed by the feed already; no further ones are kept")]
-    Full(u64),
+    /// The feed brought more than is kept.
+    #[error("no room: the feed has changed {rows} rows, about {} MiB, since the last load", bytes >> 20)]
+    Full {
+        /// Rows that it has changed.
+        rows: u64,
+        /// About what they take.
+        bytes: u64,
+    },
 }
 
 type Key = Vec<Value>;
@@ -57,16 +62,22 @@ pub struct FedDataset {
     version: AtomicU64,
     wall_ms: AtomicU64,
     entries_max: u64,
+    bytes_max: u64,
 }
 
 impl FedDataset {
     /// Nothing is changed yet. What was loaded is as of `wall_ms`.
     #[must_use]
     pub fn new(base: Arc<dyn Dataset>, wall_ms: u64) -> Self {
-        Self::with_room(base, wall_ms, ENTRIES_MAX)
+        Self::with_room(base, wall_ms, ENTRIES_MAX, BYTES_MAX)
     }
 
-    fn with_room(base: Arc<dyn Dataset>, wall_ms: u64, entries_max: u64) -> Self {
+    pub(crate) fn with_room(
+        base: Arc<dyn Dataset>,
+        wall_ms: u64,
+        entries_max: u64,
+        bytes_max: u64,
+    ) -> Self {
         let place = |key: &Column| {
             let place = base.columns().iter().position(|column| column.name == key.name);
             place.expect("the key's columns are among all columns")
@@ -83,6 +94,7 @@ impl FedDataset {
             version: AtomicU64::new(0),
             wall_ms: AtomicU64::new(wall_ms),
             entries_max,
+            bytes_max,
         }
     }
 
@@ -97,11 +109,13 @@ impl FedDataset {
 
     /// Brings one update in, which came at `wall_ms`.
     pub fn apply(&self, update: &Update, wall_ms: u64) -> Result<Applied, ApplyError> {
-        let prepared = prepare(self.base.columns(), &self.key_places, update)?;
+        let mut prepared = prepare(self.base.columns(), &self.key_places, update)?;
         let shard = &self.shards[shard_of(&prepared.key)];
         let _alone = self.changing.lock().expect("nobody panics with it");
         let known = shard.read().expect(POISONED).get(prepared.key.as_slice()).cloned();
         let is_new = known.is_none();
+        let of_row = |row: Option<&[Value]>| bytes_of(&prepared.key) + row.map_or(0, bytes_of);
+        let less = known.as_ref().map_or(0, |known| of_row(known.row.as_deref()));
         let known = match known {
             Some(entry) => Some(entry),
             None => self.loaded(&prepared.key),
@@ -109,11 +123,8 @@ impl FedDataset {
         if known.as_ref().is_some_and(|known| known.version >= prepared.version) {
             return Ok(Applied::Older);
         }
-        if is_new && self.entries.load(Ordering::Relaxed) >= self.entries_max {
-            return Err(ApplyError::Full(self.entries_max));
-        }
         let before = known.as_ref().and_then(|known| known.row.clone());
-        let row = prepared.cells.map(|cells| {
+        let row = prepared.cells.take().map(|cells| {
             let mut row = match &before {
                 Some(before) => before.to_vec(),
                 None => vec![Value::Null; self.base.columns().len()],
@@ -129,14 +140,21 @@ impl FedDataset {
             (_, None) => Applied::Deleted,
         };
         let loaded = known.is_some_and(|known| known.loaded);
-        let bytes = is_new.then(|| bytes_of(&prepared.key) + row.as_deref().map_or(0, bytes_of));
+        let more = of_row(row.as_deref());
+        let rows = self.entries.load(Ordering::Relaxed);
+        let held = self.bytes.load(Ordering::Relaxed);
+        let bytes = (held + more).saturating_sub(less);
+        // What makes it no larger is always brought in.
+        if (is_new && rows >= self.entries_max) || (more > less && bytes > self.bytes_max) {
+            return Err(ApplyError::Full { rows, bytes: held });
+        }
         let entry = Entry { version: prepared.version, row, loaded };
         shard.write().expect(POISONED).insert(prepared.key, entry);
         let more = i64::from(applied == Applied::Inserted)
             - i64::from(applied == Applied::Deleted && before.is_some());
         self.more_rows.fetch_add(more, Ordering::Relaxed);
         self.entries.fetch_add(u64::from(is_new), Ordering::Relaxed);
-        self.bytes.fetch_add(bytes.unwrap_or(0), Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
         self.version.fetch_max(prepared.version.saturating_add(1), Ordering::Relaxed);
         self.wall_ms.fetch_max(wall_ms, Ordering::Relaxed);
         Ok(applied)
@@ -289,6 +307,8 @@ const SHARDS: usize = 64;
 const PIECE: usize = 256;
 /// Rows that a feed may change or bring: some gigabytes.
 const ENTRIES_MAX: u64 = 10_000_000;
+/// What they may take, all together.
+const BYTES_MAX: u64 = 4 << 30;
 const POISONED: &str = "whoever panics while it changes a row ends the process";
 
 #[cfg(test)]
@@ -400,11 +420,38 @@ mod tests {
 
     #[test]
     fn there_is_an_end_to_what_a_feed_may_bring() {
-        let fed = FedDataset::with_room(Arc::new(base([(1, 1, 1.0)], false)), 0, 2);
+        let fed = FedDataset::with_room(Arc::new(base([(1, 1, 1.0)], false)), 0, 2, u64::MAX);
         assert_eq!(fed.apply(&update(1, 2, 1, Some(1.0)), 1), Ok(Applied::Inserted));
         assert_eq!(fed.apply(&update(2, 2, 2, Some(1.0)), 1), Ok(Applied::Inserted));
-        assert_eq!(fed.apply(&update(3, 2, 3, Some(1.0)), 1), Err(ApplyError::Full(2)));
+        let full = fed.apply(&update(3, 2, 3, Some(1.0)), 1);
+        assert!(matches!(full, Err(ApplyError::Full { rows: 2, .. })), "{full:?}");
         assert_eq!(fed.apply(&update(4, 2, 2, Some(2.0)), 1), Ok(Applied::Changed));
+    }
+
+    #[test]
+    fn what_a_row_grows_by_is_counted_and_has_an_end_too() {
+        let columns =
+            [("k", ColumnKind::Integer), ("l", ColumnKind::Integer), ("t", ColumnKind::Text)];
+        let columns = columns.map(|(n, kind)| Column { name: n.to_owned(), kind }).to_vec();
+        let base = Base { columns, rows: BTreeMap::new() };
+        let fed = FedDataset::with_room(Arc::new(base), 0, 10, 2_000);
+        let update = |version, length| {
+            let key = ["k", "l"].map(|name| (name.to_owned(), Given::Integer(1)));
+            let text = ("t".to_owned(), Given::Text("x".repeat(length)));
+            let fields = [key.as_slice(), &[text]].concat();
+            Update { version, deleted: false, fields }
+        };
+        assert_eq!(fed.apply(&update(1, 10), 1), Ok(Applied::Inserted));
+        let small = fed.memory_bytes();
+        assert_eq!(fed.apply(&update(2, 1_000), 1), Ok(Applied::Changed));
+        assert_eq!(fed.memory_bytes(), small + 990);
+        let full = fed.apply(&update(3, 3_000), 1);
+        assert!(matches!(full, Err(ApplyError::Full { rows: 1, .. })), "{full:?}");
+        assert_eq!(fed.apply(&update(4, 10), 1), Ok(Applied::Changed));
+        assert_eq!(fed.memory_bytes(), small);
+        let gone = Update { deleted: true, ..update(5, 10) };
+        assert_eq!(fed.apply(&gone, 1), Ok(Applied::Deleted));
+        assert!(fed.memory_bytes() < small);
     }
 
     /// A scan and a checksum as a plain map would have them.

@@ -2,21 +2,24 @@
 //! well, to be brought into what it loads.
 //!
 //! What waits is kept by row: however long a load takes, it is no more than the rows that changed. Where
-//! even that is too much, new rows are left out and it is said, so that the dataset is loaded once more.
+//! even that is too much, updates are left out and it is said, so that the dataset is loaded once more.
+//!
+//! Whoever only counts waits for nobody. Whoever changes where the updates go waits for some hundred of a
+//! message's rows, and not for all of them.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
 
-use hotpair_core::services::dataset::{
-    Applied, AsOf, Contiguity, Dataset, FeedEvent, Given, Update,
-};
+use hotpair_core::services::dataset::{Applied, AsOf, Contiguity, Dataset, FeedEvent, Update};
 
-use crate::fed::FedDataset;
+use crate::fed::{ApplyError, FedDataset};
+use crate::pending::{Pending, row_name};
 use crate::rows::updates;
 
 /// What became of the updates since the process began.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IntakeTotals {
     /// Brought in, or kept until the load is done.
     pub applied: u64,
@@ -24,8 +27,6 @@ pub struct IntakeTotals {
     pub older: u64,
     /// Not to be understood, or with no room.
     pub refused: u64,
-    /// Why the last refused one was.
-    pub refused_last: Option<String>,
 }
 
 /// See the file's header.
@@ -33,6 +34,10 @@ pub struct IntakeTotals {
 pub struct Intake {
     key: Vec<String>,
     state: Mutex<State>,
+    /// How many wait for the state now.
+    waiting: AtomicUsize,
+    /// Why the last refused update was.
+    refused_last: Mutex<Option<String>>,
     applied: AtomicU64,
     older: AtomicU64,
     refused: AtomicU64,
@@ -45,17 +50,8 @@ struct State {
     pending: Option<Pending>,
     contiguity: Contiguity,
     heard: bool,
-    refused_last: Option<String>,
     /// Which subscription this is of, counted up with each that ends.
     generation: u64,
-}
-
-/// Rows that changed while a load runs; for each what to do, in order.
-#[derive(Debug, Default)]
-struct Pending {
-    rows: HashMap<String, Vec<Update>>,
-    bytes: usize,
-    left_out: u64,
 }
 
 impl Intake {
@@ -65,6 +61,8 @@ impl Intake {
         Self {
             key,
             state: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            refused_last: Mutex::default(),
             applied: AtomicU64::new(0),
             older: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -72,15 +70,20 @@ impl Intake {
         }
     }
 
-    /// The counters now.
+    /// The counters now. Never waits.
     #[must_use]
     pub fn totals(&self) -> IntakeTotals {
         IntakeTotals {
             applied: self.applied.load(Ordering::Relaxed),
             older: self.older.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
-            refused_last: self.lock().refused_last.clone(),
         }
+    }
+
+    /// Why the last update was refused that was.
+    #[must_use]
+    pub fn refused_last(&self) -> Option<String> {
+        self.refused_last.lock().expect(POISONED).clone()
     }
 
     /// From now on updates are kept beside, until a load is done; if they are already, they are.
@@ -88,15 +91,19 @@ impl Intake {
         self.lock().pending.get_or_insert_default();
     }
 
-    /// Forgets everything.
-    pub fn clear(&self) {
-        let old = {
-            let mut state = self.lock();
-            state.generation += 1;
-            (state.live.take(), state.pending.take())
-        };
-        // Perhaps much to free; nobody waits for it.
-        drop(old);
+    /// What was kept beside until now is of no use to the load that begins next: it is forgotten. It may
+    /// be much; the caller frees it where nobody waits.
+    #[must_use]
+    pub fn forget_kept(&self) -> impl Send + use<> {
+        self.lock().pending.take()
+    }
+
+    /// Forgets everything. It may be much; the caller frees it where nobody waits.
+    #[must_use]
+    pub fn clear(&self) -> impl Send + use<> {
+        let mut state = self.lock();
+        state.generation += 1;
+        (state.live.take(), state.pending.take())
     }
 
     /// How often everything was forgotten.
@@ -117,56 +124,86 @@ impl Intake {
         let updates = match updates(message) {
             Ok(updates) => updates,
             Err(why) => {
-                let mut state = self.lock();
-                self.refuse(&mut state, why);
+                self.refuse(why);
                 return None;
             }
         };
-        let mut event = None;
-        // One lock a message: a list of rows is brought in as one.
-        let mut state = self.lock();
-        for update in &updates {
-            if let Some(jump) = state.contiguity.note(update.version) {
-                let missing = jump.to - jump.after - 1;
-                let reason = format!("{missing} updates are missing after version {}", jump.after);
-                event = Some(FeedEvent::Missed { reason });
+        let (generation, first) = {
+            let mut state = self.lock();
+            (state.generation, !std::mem::replace(&mut state.heard, true))
+        };
+        let mut missed = None;
+        let mut updates = updates.into_iter();
+        while !updates.as_slice().is_empty() {
+            let mut state = self.lock();
+            if state.generation != generation {
+                // The subscription that it came by is over.
+                return None;
             }
-            self.take_one(&mut state, update, wall_ms);
+            for update in updates.by_ref().take(ROWS_AT_ONCE) {
+                if let Some(jump) = state.contiguity.note(update.version) {
+                    let missing = jump.to - jump.after - 1;
+                    let after = jump.after;
+                    missed = Some(format!("{missing} updates are missing after version {after}"));
+                }
+                missed = self.take_one(&mut state, update, wall_ms).or(missed);
+            }
+            drop(state);
+            self.let_others_in();
         }
-        let first = !std::mem::replace(&mut state.heard, true);
-        event.or_else(|| first.then_some(FeedEvent::Heard))
+        let missed = missed.map(|reason| FeedEvent::Missed { reason });
+        missed.or_else(|| first.then_some(FeedEvent::Heard))
     }
 
-    fn take_one(&self, state: &mut State, update: &Update, wall_ms: u64) {
-        if let Some(pending) = &mut state.pending {
-            match row_name(&self.key, update) {
-                Some(row) => pending.add(row, update, self.bytes_max),
-                None if state.live.is_none() => {
-                    let why = format!("a key column of {:?} is missing", self.key);
-                    return self.refuse(state, why);
-                }
-                // The live one says why.
-                None => {}
-            }
-        }
+    /// Brings one update in; why the dataset is not whole without it, where it is not.
+    fn take_one(&self, state: &mut State, update: Update, wall_ms: u64) -> Option<String> {
+        let row = row_name(&self.key, &update);
         let Some(live) = &state.live else {
+            match (&mut state.pending, row) {
+                (Some(_), None) => {
+                    self.refuse(format!("a key column of {:?} is missing", self.key));
+                    return None;
+                }
+                (Some(pending), Some(row)) => pending.keep(row, update, self.bytes_max),
+                (None, _) => {}
+            }
             self.applied.fetch_add(1, Ordering::Relaxed);
-            return;
+            return None;
         };
-        match live.apply(update, wall_ms) {
+        let mut full = None;
+        match live.apply(&update, wall_ms) {
             Ok(Applied::Older) => {
                 self.older.fetch_add(1, Ordering::Relaxed);
             }
             Ok(Applied::Inserted | Applied::Changed | Applied::Deleted) => {
                 self.applied.fetch_add(1, Ordering::Relaxed);
             }
-            Err(error) => self.refuse(state, error.to_string()),
+            Err(error @ ApplyError::Full { .. }) => {
+                full = Some(error.to_string());
+                self.refuse(error.to_string());
+            }
+            Err(error @ ApplyError::Update(_)) => {
+                self.refuse(error.to_string());
+                if let Some(pending) = &mut state.pending {
+                    pending.note_refused();
+                }
+                return None;
+            }
+        }
+        match (&mut state.pending, row) {
+            // Older than what is looked at may still be newer than what is loaded: whoever counts anew.
+            // And where there is no room now, there will be some then.
+            (Some(pending), Some(row)) => {
+                pending.merge(row, update, self.bytes_max);
+                None
+            }
+            _ => full,
         }
     }
 
-    fn refuse(&self, state: &mut State, why: String) {
+    fn refuse(&self, why: String) {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        state.refused_last = Some(why);
+        *self.refused_last.lock().expect(POISONED) = Some(why);
     }
 
     /// Brings what was kept beside into what was loaded as of `wall_ms`, and goes on with that: the
@@ -186,31 +223,36 @@ impl Intake {
                 return None;
             }
             let kept = state.pending.as_mut().map(std::mem::take).unwrap_or_default();
-            left_out += kept.left_out;
+            left_out += kept.left_out();
+            // What other columns refused, these might have taken, and the other way round.
+            let others = state.live.as_ref().is_some_and(|live| live.columns() != fed.columns());
+            if others {
+                left_out += kept.refused();
+            }
             // What comes meanwhile is less each time; the last of it is brought in with all waiting.
-            let last = kept.rows.is_empty() || round == ROUNDS_MAX;
+            let last = kept.is_empty() || round == ROUNDS_MAX;
             if last {
-                self.bring_in(&mut state, &fed, kept, wall_ms);
+                left_out += self.bring_in(&fed, kept, wall_ms, others);
                 state.pending = None;
                 state.live = Some(Arc::clone(&fed));
                 break;
             }
             drop(state);
-            let mut refused = State::default();
-            self.bring_in(&mut refused, &fed, kept, wall_ms);
-            if refused.refused_last.is_some() {
-                self.lock().refused_last = refused.refused_last;
-            }
+            left_out += self.bring_in(&fed, kept, wall_ms, others);
         }
         Some((fed, left_out))
     }
 
-    fn bring_in(&self, state: &mut State, fed: &FedDataset, kept: Pending, wall_ms: u64) {
-        for update in kept.rows.into_values().flatten() {
+    /// How many had to be left out. What cannot be understood is not counted, unless `others` understood it.
+    fn bring_in(&self, fed: &FedDataset, kept: Pending, wall_ms: u64, others: bool) -> u64 {
+        let mut left_out = 0;
+        for update in kept.into_updates() {
             if let Err(error) = fed.apply(&update, wall_ms) {
-                self.refuse(state, error.to_string());
+                left_out += u64::from(others || matches!(error, ApplyError::Full { .. }));
+                self.refuse(error.to_string());
             }
         }
+        left_out
     }
 
     /// How new the dataset is that updates go into.
@@ -220,81 +262,40 @@ impl Intake {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("whoever panics with it ends the process")
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let state = self.state.lock().expect(POISONED);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        state
     }
-}
 
-impl Pending {
-    fn add(&mut self, row: String, update: &Update, bytes_max: usize) {
-        let size = bytes_of(update);
-        if let Some(known) = self.rows.get_mut(&row) {
-            let Some(last) = known.last_mut() else { return };
-            if last.version >= update.version {
+    /// A lock that is let go of and taken again at once would go to the same thread again and again.
+    fn let_others_in(&self) {
+        for _ in 0..STEPS_ASIDE_MAX {
+            if self.waiting.load(Ordering::SeqCst) == 0 {
                 return;
             }
-            if update.deleted {
-                *known = vec![update.clone()];
-            } else if last.deleted {
-                known.push(update.clone());
-            } else {
-                last.version = update.version;
-                for (name, given) in &update.fields {
-                    match last.fields.iter_mut().find(|(known, _)| known == name) {
-                        Some((_, old)) => old.clone_from(given),
-                        None => last.fields.push((name.clone(), given.clone())),
-                    }
-                }
-            }
-            return;
-        }
-        if self.bytes + size > bytes_max {
-            self.left_out += 1;
-            return;
-        }
-        self.bytes += size + row.len();
-        self.rows.insert(row, vec![update.clone()]);
-    }
-}
-
-/// The values of the key, as they were written.
-fn row_name(key: &[String], update: &Update) -> Option<String> {
-    let mut name = String::new();
-    for column in key {
-        let (_, given) = update.fields.iter().find(|(field, _)| field == column)?;
-        match given {
-            Given::Null => return None,
-            Given::Text(text) => {
-                name.push_str(text);
-                name.push('\0');
-            }
-            Given::Integer(_) | Given::Float(_) | Given::Boolean(_) => {
-                name.push_str(&format!("{given:?}\u{1}"));
-            }
+            thread::sleep(Duration::from_millis(1));
         }
     }
-    Some(name)
-}
-
-fn bytes_of(update: &Update) -> usize {
-    let field = |(name, given): &(String, Given)| {
-        let text = if let Given::Text(text) = given { text.len() } else { 0 };
-        name.len() + text + size_of::<(String, Given)>()
-    };
-    200 + update.fields.iter().map(field).sum::<usize>()
 }
 
 /// About a million rows.
 const PENDING_BYTES_MAX: usize = 512 << 20;
 const ROUNDS_MAX: u32 = 5;
+/// Of one message, before others are let in.
+const ROWS_AT_ONCE: usize = 256;
+const STEPS_ASIDE_MAX: u32 = 100;
+const POISONED: &str = "whoever panics with it ends the process";
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use hotpair_core::services::dataset::{Column, ColumnKind, KeyError, Row, Value};
+    use std::sync::mpsc::{Receiver, Sender, channel};
 
-    /// One column, one key, no rows.
+    /// These columns, so many of them the key, and no rows.
     #[derive(Debug)]
-    struct Empty(Vec<Column>);
+    struct Empty(Vec<Column>, usize);
 
     impl Dataset for Empty {
         fn columns(&self) -> &[Column] {
@@ -302,7 +303,7 @@ mod tests {
         }
 
         fn key_columns(&self) -> &[Column] {
-            &self.0[..1]
+            &self.0[..self.1]
         }
 
         fn rows(&self) -> u64 {
@@ -329,7 +330,7 @@ mod tests {
     fn empty() -> Arc<dyn Dataset> {
         let columns =
             [("k", ColumnKind::Integer), ("a", ColumnKind::Integer), ("b", ColumnKind::Text)];
-        Arc::new(Empty(columns.map(|(n, kind)| Column { name: n.to_owned(), kind }).to_vec()))
+        Arc::new(Empty(columns.map(|(n, kind)| Column { name: n.to_owned(), kind }).to_vec(), 1))
     }
 
     fn row(fed: &FedDataset, key: i64) -> Option<Row> {
@@ -373,7 +374,8 @@ mod tests {
         intake.take(br#"{"k":1,"a":"text","version":1}"#, 1);
         let totals = intake.totals();
         assert_eq!((totals.refused, totals.applied), (5, 0));
-        assert_eq!(totals.refused_last.unwrap(), "column `a` is integer, text was given");
+        let last = intake.refused_last().unwrap();
+        assert_eq!(last, "column `a` is integer, text was given");
         intake.take(br#"[{"k":1,"a":1,"version":2},{"k":1,"a":2,"version":2}]"#, 1);
         assert_eq!((intake.totals().applied, intake.totals().older), (1, 1));
         assert!(row(&fed, 1).is_some());
@@ -408,11 +410,263 @@ mod tests {
     }
 
     #[test]
+    fn what_was_kept_for_a_failed_load_is_forgotten_before_the_next() {
+        let intake = Intake::new(vec!["k".to_owned()]);
+        intake.keep_beside();
+        intake.take(br#"{"k":1,"a":5,"version":1}"#, 1);
+        // It failed; meanwhile the source was changed.
+        drop(intake.forget_kept());
+        intake.keep_beside();
+        intake.take(br#"{"k":2,"a":6,"version":2}"#, 1);
+        let (fed, left_out) = intake.replay(empty(), 7, 0).unwrap();
+        assert_eq!((row(&fed, 1), left_out), (None, 0));
+        assert!(row(&fed, 2).is_some());
+    }
+
+    /// The same columns with a text for the second half of the key, and a day.
+    fn empty_of_two() -> Arc<dyn Dataset> {
+        let columns = [("k", ColumnKind::Text), ("l", ColumnKind::Text), ("d", ColumnKind::Date)];
+        Arc::new(Empty(columns.map(|(n, kind)| Column { name: n.to_owned(), kind }).to_vec(), 2))
+    }
+
+    #[test]
+    fn what_is_refused_takes_nothing_else_of_its_row_with_it() {
+        let intake = Intake::new(vec!["k".to_owned()]);
+        intake.keep_beside();
+        for line in [
+            r#"{"k":1,"a":5,"version":1}"#,
+            r#"{"k":1,"a":"text","b":"no","version":2}"#,
+            r#"{"k":1,"b":"x","version":3}"#,
+            r#"{"k":2,"a":7,"version":1}"#,
+            r#"{"k":2,"colour":1,"deleted":true,"version":2}"#,
+            r#"{"k":3,"a":1.5,"version":1000}"#,
+            r#"{"k":3,"a":8,"version":4}"#,
+            r#"{"k":3,"a":9,"version":5}"#,
+        ] {
+            intake.take(line.as_bytes(), 1);
+        }
+        let (fed, left_out) = intake.replay(empty(), 7, 0).unwrap();
+        assert_eq!(left_out, 0);
+        let text = Value::Text("x".to_owned());
+        assert_eq!(row(&fed, 1).unwrap(), [Value::Integer(1), Value::Integer(5), text]);
+        assert_eq!(row(&fed, 2).unwrap()[1], Value::Integer(7));
+        assert_eq!(row(&fed, 3).unwrap()[1], Value::Integer(9));
+        assert_eq!(intake.totals().refused, 3);
+    }
+
+    #[test]
+    fn a_day_that_is_none_takes_no_other_day_with_it() {
+        let intake = Intake::new(vec!["k".to_owned(), "l".to_owned()]);
+        intake.keep_beside();
+        intake.take(br#"{"k":"a","l":"b","d":"1990-01-02","version":1}"#, 1);
+        intake.take(br#"{"k":"a","l":"b","d":"yesterday!","version":2}"#, 1);
+        let (fed, _) = intake.replay(empty_of_two(), 7, 0).unwrap();
+        let key = ["a", "b"].map(|text| Value::Text(text.to_owned()));
+        assert_eq!(fed.lookup(&key).unwrap().unwrap()[2], Value::Date(7_306));
+    }
+
+    #[test]
+    fn rows_whose_keys_read_alike_in_a_row_are_not_the_same() {
+        let intake = Intake::new(vec!["k".to_owned(), "l".to_owned()]);
+        intake.keep_beside();
+        intake.take(br#"{"k":"a\u0000b","l":"c","version":1}"#, 1);
+        intake.take(br#"{"k":"a","l":"b\u0000c","version":2}"#, 1);
+        let (fed, _) = intake.replay(empty_of_two(), 7, 0).unwrap();
+        assert_eq!(fed.rows(), 2);
+    }
+
+    #[test]
+    fn what_a_known_row_grows_by_is_counted() {
+        for live in [false, true] {
+            let mut intake = Intake::new(vec!["k".to_owned()]);
+            intake.bytes_max = 10_000;
+            if live {
+                let _live = intake.replay(empty(), 0, 0).unwrap();
+            }
+            intake.keep_beside();
+            for version in 1..100 {
+                let text = "x".repeat(version * 200);
+                let line = format!("{{\"k\":1,\"b\":\"{text}\",\"version\":{version}}}");
+                intake.take(line.as_bytes(), 1);
+            }
+            let (fed, left_out) = intake.replay(empty(), 0, 0).unwrap();
+            let Value::Text(kept) = &row(&fed, 1).unwrap()[2] else { panic!("no text") };
+            assert!(left_out > 50 && (5_000..10_000).contains(&kept.len()), "{left_out}");
+        }
+    }
+
+    #[test]
+    fn columns_that_are_not_known_make_no_row_large() {
+        let intake = Intake::new(vec!["k".to_owned()]);
+        intake.keep_beside();
+        for version in 1..=1_000 {
+            let line = format!("{{\"k\":1,\"c{version}\":1,\"version\":{version}}}");
+            intake.take(line.as_bytes(), 1);
+        }
+        let (_fed, left_out) = intake.replay(empty(), 0, 0).unwrap();
+        assert!(left_out > 900, "{left_out}");
+    }
+
+    /// Stops whoever looks something up first, until it is told to go on.
+    #[derive(Debug)]
+    struct Stopping {
+        empty: Empty,
+        reached: Mutex<Option<Sender<()>>>,
+        go_on: Mutex<Receiver<()>>,
+    }
+
+    impl Dataset for Stopping {
+        fn columns(&self) -> &[Column] {
+            self.empty.columns()
+        }
+
+        fn key_columns(&self) -> &[Column] {
+            self.empty.key_columns()
+        }
+
+        fn rows(&self) -> u64 {
+            0
+        }
+
+        fn lookup(&self, _: &[Value]) -> Result<Option<Row>, KeyError> {
+            if let Some(reached) = self.reached.lock().unwrap().take() {
+                reached.send(()).unwrap();
+                self.go_on.lock().unwrap().recv().unwrap();
+            }
+            Ok(None)
+        }
+
+        fn scan(&self, _: &[Value], _: usize) -> Result<Vec<Row>, KeyError> {
+            Ok(vec![])
+        }
+
+        fn checksum(&self) -> u64 {
+            0
+        }
+
+        fn memory_bytes(&self) -> u64 {
+            0
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_whole_message_and_whoever_counts_for_nothing() {
+        let ((reached, reaching), (go_on, going_on)) = (channel(), channel());
+        let columns = empty().columns().to_vec();
+        let stopping = Stopping {
+            empty: Empty(columns, 1),
+            reached: Mutex::new(Some(reached)),
+            go_on: Mutex::new(going_on),
+        };
+        let intake = Intake::new(vec!["k".to_owned()]);
+        let _live = intake.replay(Arc::new(stopping), 0, 0).unwrap();
+        let rows: Vec<String> =
+            (0..10_000).map(|k| format!("{{\"k\":{k},\"a\":1,\"version\":{}}}", k + 1)).collect();
+        let message = format!("[{}]", rows.join(","));
+        thread::scope(|threads| {
+            let taking = threads.spawn(|| intake.take(message.as_bytes(), 1));
+            reaching.recv().unwrap();
+            // In the middle of its first row, with everything locked.
+            assert_eq!(intake.totals().applied, 0);
+            let other = threads.spawn(|| {
+                let _state = intake.lock();
+                intake.totals().applied
+            });
+            while intake.waiting.load(Ordering::SeqCst) == 0 {
+                thread::yield_now();
+            }
+            go_on.send(()).unwrap();
+            assert_eq!(other.join().unwrap(), ROWS_AT_ONCE as u64);
+            assert_eq!(taking.join().unwrap(), Some(FeedEvent::Heard));
+        });
+        assert_eq!(intake.totals().applied, 10_000);
+    }
+
+    /// Whatever is kept beside comes to the same as if it had been brought in one by one.
+    #[test]
+    fn what_is_merged_is_what_each_would_have_done() {
+        let mut seed = 11_u64;
+        let mut dice = |sides: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) % sides
+        };
+        for round in 0..4_000 {
+            let intake = Intake::new(vec!["k".to_owned()]);
+            if round % 2 == 0 {
+                let _live = intake.replay(empty(), 0, 0).unwrap();
+            }
+            intake.keep_beside();
+            let one_by_one = FedDataset::new(empty(), 0);
+            let mut said = vec![];
+            for number in 0..12 {
+                let (key, value) = (dice(2), dice(100));
+                let version = if dice(5) == 0 { dice(20) + 1 } else { number + 5 };
+                let what = [
+                    format!("\"a\":{value}"),
+                    format!("\"b\":\"{value}\""),
+                    format!("\"b\":\"x\",\"a\":{value}"),
+                    format!("\"a\":\"{value}\""),
+                    format!("\"a\":{value},\"colour\":1"),
+                    "\"a\":null".to_owned(),
+                    "\"deleted\":true".to_owned(),
+                    "\"colour\":1,\"deleted\":true".to_owned(),
+                ];
+                let what = &what[usize::try_from(dice(8)).unwrap()];
+                let line = format!("{{\"k\":{key},{what},\"version\":{version}}}");
+                intake.take(line.as_bytes(), 1);
+                let _refused = one_by_one.apply(&updates(line.as_bytes()).unwrap()[0], 1);
+                said.push(line);
+            }
+            let (fed, left_out) = intake.replay(empty(), 0, 0).unwrap();
+            assert_eq!(left_out, 0);
+            for key in 0..2 {
+                assert_eq!(row(&fed, key), row(&one_by_one, key), "row {key} of {said:#?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_present_columns_refuse_is_refused_once_unless_the_next_ones_are_others() {
+        for others in [false, true] {
+            let intake = Intake::new(vec!["k".to_owned()]);
+            let _live = intake.replay(empty(), 0, 0).unwrap();
+            intake.keep_beside();
+            intake.take(br#"{"k":1,"a":5,"version":1}"#, 1);
+            intake.take(br#"{"k":1,"c":5,"version":2}"#, 1);
+            intake.take(br#"{"k":1,"b":"x","version":3}"#, 1);
+            let mut columns = empty().columns().to_vec();
+            if others {
+                columns.push(Column { name: "c".to_owned(), kind: ColumnKind::Integer });
+            }
+            let (fed, left_out) = intake.replay(Arc::new(Empty(columns, 1)), 0, 0).unwrap();
+            assert_eq!((left_out, intake.totals().refused), (u64::from(others), 1));
+            let (five, text) = (Value::Integer(5), Value::Text("x".to_owned()));
+            assert_eq!(row(&fed, 1).unwrap()[..3], [Value::Integer(1), five, text]);
+        }
+    }
+
+    #[test]
+    fn what_finds_no_room_over_what_was_loaded_is_missing_until_it_is_loaded_anew() {
+        let intake = Intake::new(vec!["k".to_owned()]);
+        let full = FedDataset::with_room(empty(), 0, 1, u64::MAX);
+        intake.lock().live = Some(Arc::new(full));
+        assert_eq!(intake.take(br#"{"k":1,"version":1}"#, 1), Some(FeedEvent::Heard));
+        let missed = intake.take(br#"{"k":2,"version":2}"#, 1);
+        let Some(FeedEvent::Missed { reason }) = missed else { panic!("{missed:?}") };
+        assert!(reason.contains("1 rows"), "{reason}");
+        // What is being loaded has room for it.
+        intake.keep_beside();
+        assert_eq!(intake.take(br#"{"k":3,"version":3}"#, 1), None);
+        let (fed, left_out) = intake.replay(empty(), 0, 0).unwrap();
+        assert_eq!((row(&fed, 3).is_some(), left_out), (true, 0));
+    }
+
+    #[test]
     fn a_replay_that_comes_too_late_takes_nothing_away() {
         let intake = Intake::new(vec!["k".to_owned()]);
         intake.keep_beside();
         let before = intake.generation();
-        intake.clear();
+        drop(intake.clear());
         intake.keep_beside();
         intake.take(br#"{"k":1,"a":5,"version":1}"#, 1);
         assert!(intake.replay(empty(), 0, before).is_none());

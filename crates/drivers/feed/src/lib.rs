@@ -12,6 +12,7 @@ mod fed;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod intake;
+mod pending;
 mod rows;
 mod subscriber;
 mod zmtp;

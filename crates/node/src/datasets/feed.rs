@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hotpair_core::services::dataset::{Dataset, FeedEvent, FeedState, Subscription};
 use hotpair_feed::{FedDataset, FeedAddress, Intake, IntakeTotals, Listener, Subscriber};
 
-use super::Order;
+use super::{Order, free_aside};
 use crate::boot_clock;
 
 /// See the file's header.
@@ -47,7 +47,11 @@ impl Feed {
 
     pub(super) fn unsubscribe(&self) {
         self.following().take();
-        self.intake.clear();
+        free_aside(Some(self.intake.clear()));
+    }
+
+    pub(super) fn forget_kept(&self) {
+        free_aside(Some(self.intake.forget_kept()));
     }
 
     pub(super) fn subscription(&self) -> Option<Subscription> {
@@ -86,7 +90,7 @@ impl Feed {
         *complained = (totals.refused, Some(Instant::now()));
         tracing::warn!(
             dataset, feed = %self.address, rows = totals.refused - told,
-            last = totals.refused_last.as_deref(), "rows of a feed were refused"
+            last = self.intake.refused_last(), "rows of a feed were refused"
         );
     }
 

@@ -12,6 +12,9 @@
 //! that says nothing. A feed that does not come up holds nothing up: after [`PATIENCE_MS`] the load begins
 //! without it, and what it brings is stale until the feed is there and a load was begun after that.
 //!
+//! What is kept for a load goes with it, if it fails, or if something was missed meanwhile: the next load
+//! is newer than that, and would be made older by it.
+//!
 //! What is stale is still looked at, and still followed. It is loaded anew beside it, not more often than
 //! every [`RENEWAL_MS`], later every minute.
 //!
@@ -100,6 +103,9 @@ pub struct Following {
 struct Feed {
     last: u64,
     link: Link,
+    /// When the present subscription began: patience with it counts from here, however often its
+    /// connection comes about and is lost again.
+    since_ms: u64,
     /// What the published data misses.
     held: Whole,
     /// What the running load's data will miss.
@@ -107,12 +113,14 @@ struct Feed {
     /// Loaded, and what came meanwhile is being brought in.
     replaying: Option<(Attempt, u64)>,
     renewals: Renewals,
+    /// What is kept for a load may be older than what the next one brings, or have gaps.
+    kept_is_old: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Link {
     Off,
-    Dialing { subscription: Subscription, since_ms: u64 },
+    Dialing { subscription: Subscription },
     Settling { subscription: Subscription, since_ms: u64 },
     Up { subscription: Subscription },
 }
@@ -133,10 +141,12 @@ impl Following {
         let feed = has_feed.then(|| Feed {
             last: 0,
             link: Link::Off,
+            since_ms: 0,
             held: Err(NOT_CONNECTED.to_owned()),
             coming: Err(NOT_CONNECTED.to_owned()),
             replaying: None,
             renewals: Renewals::default(),
+            kept_is_old: false,
         });
         Following { mode, loading: Loading::new(mode), feed }
     }
@@ -191,12 +201,15 @@ impl Following {
                 }
             }
             FeedEvent::Lost { reason } => {
-                if !matches!(feed.link, Link::Dialing { .. }) {
-                    feed.link = Link::Dialing { subscription: of, since_ms: now_ms };
-                }
+                // What was never connected brought nothing that could be old.
+                feed.kept_is_old |= !matches!(feed.link, Link::Dialing { .. });
+                feed.link = Link::Dialing { subscription: of };
                 feed.miss(&reason);
             }
-            FeedEvent::Missed { reason } => feed.miss(&reason),
+            FeedEvent::Missed { reason } => {
+                feed.kept_is_old = true;
+                feed.miss(&reason);
+            }
         }
         self.renew_if_due(now_ms, &mut effects);
         effects
@@ -238,14 +251,11 @@ impl Following {
     /// When [`Fact::TimePassed`] is due, if ever.
     pub fn deadline_ms(&self) -> Option<u64> {
         let own = self.feed.as_ref().and_then(|feed| match feed.link {
-            Link::Off => None,
+            Link::Off | Link::Dialing { .. } => None,
             Link::Settling { since_ms, .. } => Some(since_ms + SETTLE_MS),
-            Link::Dialing { since_ms, .. } => {
-                (*self.loading.state() == DatasetState::Absent).then_some(since_ms + PATIENCE_MS)
-            }
             Link::Up { .. } => self.wants_renewal().then_some(feed.renewals.not_before_ms),
         });
-        [own, self.loading.deadline_ms()].into_iter().flatten().min()
+        [own, self.patience_ends_ms(), self.loading.deadline_ms()].into_iter().flatten().min()
     }
 
     /// What a caller is to be told now.
@@ -273,9 +283,11 @@ impl Following {
         let Some(feed) = self.feed.as_mut().filter(|feed| feed.link == Link::Off) else { return };
         feed.last += 1;
         let subscription = Subscription(feed.last);
-        feed.link = Link::Dialing { subscription, since_ms: now_ms };
+        feed.link = Link::Dialing { subscription };
+        feed.since_ms = now_ms;
         feed.held = Err(NOT_CONNECTED.to_owned());
         feed.renewals = Renewals::default();
+        feed.kept_is_old = false;
         effects.push(Effect::Subscribe { subscription });
     }
 
@@ -314,25 +326,35 @@ impl Following {
             Link::Settling { subscription, since_ms } if now_ms >= since_ms + SETTLE_MS => {
                 self.settle(subscription, now_ms, effects);
             }
-            Link::Dialing { since_ms, .. }
-                if now_ms >= since_ms + PATIENCE_MS
-                    && *self.loading.state() == DatasetState::Absent =>
-            {
-                self.load(Fact::Promoted, now_ms, effects);
+            Link::Off | Link::Settling { .. } | Link::Dialing { .. } | Link::Up { .. } => {
+                if self.patience_ends_ms().is_some_and(|end_ms| now_ms >= end_ms) {
+                    self.load(Fact::Promoted, now_ms, effects);
+                }
             }
-            Link::Off | Link::Settling { .. } | Link::Dialing { .. } | Link::Up { .. } => {}
         }
         self.load(Fact::TimePassed, now_ms, effects);
     }
 
+    /// When the first load begins, though the feed be not there.
+    fn patience_ends_ms(&self) -> Option<u64> {
+        let feed = self.feed.as_ref().filter(|feed| feed.link != Link::Off)?;
+        (*self.loading.state() == DatasetState::Absent).then_some(feed.since_ms + PATIENCE_MS)
+    }
+
     /// Tells the loading of a fact, and keeps account of what its loads will miss.
     fn load(&mut self, fact: Fact, now_ms: u64, effects: &mut Vec<Effect>) {
+        let failed = matches!(&fact, Fact::LoadFailed { attempt, .. }
+            if self.loading.running() == Some(*attempt));
         let more = self.loading.handle(fact, now_ms);
         let Some(feed) = &mut self.feed else { return };
+        feed.kept_is_old |= failed;
         for effect in &more {
             match effect {
                 Effect::StartLoad { .. } => {
                     feed.replaying = None;
+                    if std::mem::take(&mut feed.kept_is_old) {
+                        effects.push(Effect::Forget);
+                    }
                     feed.coming = match feed.link {
                         Link::Up { .. } => Ok(()),
                         Link::Off | Link::Dialing { .. } | Link::Settling { .. } => {
@@ -344,6 +366,7 @@ impl Following {
                 Effect::CancelLoad { .. }
                 | Effect::Drop
                 | Effect::Replay { .. }
+                | Effect::Forget
                 | Effect::Subscribe { .. }
                 | Effect::Unsubscribe { .. } => {}
             }
@@ -388,7 +411,7 @@ impl Link {
     fn subscription(self) -> Option<Subscription> {
         match self {
             Link::Off => None,
-            Link::Dialing { subscription, .. }
+            Link::Dialing { subscription }
             | Link::Settling { subscription, .. }
             | Link::Up { subscription } => Some(subscription),
         }
@@ -429,7 +452,9 @@ mod tests {
 
     fn started(effects: &[Effect]) -> Attempt {
         match effects {
-            [Effect::StartLoad { attempt }] => *attempt,
+            [Effect::StartLoad { attempt }] | [Effect::Forget, Effect::StartLoad { attempt }] => {
+                *attempt
+            }
             other => panic!("a load should begin, not {other:?}"),
         }
     }
@@ -503,6 +528,42 @@ mod tests {
     }
 
     #[test]
+    fn a_feed_that_shakes_hands_and_drops_again_and_again_holds_no_load_up() {
+        let mut machine = Following::new(LoadMode::OnPromote, true);
+        let _subscribe = machine.handle(Fact::Promoted, 0);
+        let mut now_ms = 0;
+        let mut effects = vec![];
+        while effects.is_empty() && now_ms < 20_000 {
+            now_ms += 100;
+            let event = if now_ms % 400 == 0 { FeedEvent::Sent } else { lost() };
+            effects.extend(machine.handle_feed(FIRST, event, now_ms));
+            effects.extend(machine.handle(Fact::TimePassed, now_ms));
+        }
+        assert_eq!(now_ms, PATIENCE_MS);
+        let first = started(&effects);
+        loaded(&mut machine, first, 3_000);
+        assert!(matches!(machine.feed_state(), FeedState::Stale { .. }));
+        assert_eq!(machine.availability(), Availability::Ready);
+    }
+
+    #[test]
+    fn patience_ends_while_it_settles_too_and_what_is_loaded_then_is_renewed() {
+        let mut machine = Following::new(LoadMode::OnPromote, true);
+        let _subscribe = machine.handle(Fact::Promoted, 0);
+        let _settling = machine.handle_feed(FIRST, FeedEvent::Sent, PATIENCE_MS - 100);
+        assert_eq!(machine.deadline_ms(), Some(PATIENCE_MS));
+        let first = started(&machine.handle(Fact::TimePassed, PATIENCE_MS));
+        assert_eq!(machine.deadline_ms(), Some(PATIENCE_MS - 100 + SETTLE_MS));
+        assert_eq!(machine.handle(Fact::TimePassed, PATIENCE_MS - 100 + SETTLE_MS), vec![]);
+        let _replay = machine.handle(Fact::Loaded { attempt: first, rows: 5 }, 3_000);
+        let effects = machine.handle_replayed(first, 3_000);
+        assert_eq!(effects.first(), Some(&Effect::Publish { attempt: first }));
+        let second = started(&effects[1..]);
+        loaded(&mut machine, second, 3_100);
+        assert_eq!(machine.feed_state(), FeedState::Live);
+    }
+
+    #[test]
     fn what_was_missed_makes_it_stale_until_a_load_that_began_afterwards_is_in() {
         let (mut machine, _) = live();
         let missed = || FeedEvent::Missed { reason: "4 are missing".to_owned() };
@@ -539,6 +600,50 @@ mod tests {
         assert!(effects.contains(&Effect::CancelLoad { attempt: again }), "{effects:?}");
         assert_eq!(machine.handle(Fact::Loaded { attempt: again, rows: 1 }, 20_001), vec![]);
         assert_eq!(machine.handle_replayed(again, 20_002), vec![]);
+    }
+
+    #[test]
+    fn what_was_kept_for_a_load_that_failed_is_not_laid_over_the_next() {
+        let mut machine = Following::new(LoadMode::OnPromote, true);
+        let _subscribe = machine.handle(Fact::Promoted, 0);
+        // Nobody is there yet: nothing was kept, and what comes first is not to be forgotten.
+        let _lost = machine.handle_feed(FIRST, lost(), 5);
+        let _settling = machine.handle_feed(FIRST, FeedEvent::Sent, 10);
+        let effects = machine.handle_feed(FIRST, FeedEvent::Heard, 20);
+        let [Effect::StartLoad { attempt }] = effects[..] else { panic!("{effects:?}") };
+        let reason = "no such file".to_owned();
+        assert_eq!(machine.handle(Fact::LoadFailed { attempt, reason }, 30), vec![]);
+        let effects = machine.handle(Fact::TimePassed, machine.deadline_ms().unwrap());
+        let [Effect::Forget, Effect::StartLoad { attempt }] = effects[..] else {
+            panic!("{effects:?}")
+        };
+        loaded(&mut machine, attempt, 2_000);
+        assert_eq!(machine.feed_state(), FeedState::Live);
+    }
+
+    #[test]
+    fn what_was_kept_before_a_loss_is_not_laid_over_what_is_loaded_after_it() {
+        let mut machine = Following::new(LoadMode::OnPromote, true);
+        let _subscribe = machine.handle(Fact::Promoted, 0);
+        let _settling = machine.handle_feed(FIRST, FeedEvent::Sent, 10);
+        // Something may have come, and more may have been missed, before any load began.
+        let _lost = machine.handle_feed(FIRST, lost(), 20);
+        let _settling = machine.handle_feed(FIRST, FeedEvent::Sent, 30);
+        let effects = machine.handle_feed(FIRST, FeedEvent::Heard, 40);
+        let [Effect::Forget, Effect::StartLoad { attempt: first }] = effects[..] else {
+            panic!("{effects:?}")
+        };
+        // Missed while it runs: that goes into what it brings, and into nothing after it.
+        let missed = FeedEvent::Missed { reason: "4 are missing".to_owned() };
+        assert_eq!(machine.handle_feed(FIRST, missed, 50), vec![]);
+        let _replay = machine.handle(Fact::Loaded { attempt: first, rows: 5 }, 60);
+        let effects = machine.handle_replayed(first, 60);
+        let [Effect::Publish { .. }, Effect::Forget, Effect::StartLoad { attempt }] = effects[..]
+        else {
+            panic!("{effects:?}")
+        };
+        loaded(&mut machine, attempt, 70);
+        assert_eq!(machine.feed_state(), FeedState::Live);
     }
 
     #[test]

@@ -153,6 +153,9 @@ pub enum Effect {
         /// The load that is done.
         attempt: Attempt,
     },
+    /// Forget what came by the feed and waits for a load: it is older than what the next load brings,
+    /// and perhaps not all of it.
+    Forget,
     /// Follow the feed, and report with this number.
     Subscribe {
         /// The stamp of all events of this subscription.

@@ -51,6 +51,9 @@ pub enum UpdateError {
         /// What was given.
         got: &'static str,
     },
+    /// Nobody knows which of the two is meant.
+    #[error("column `{0}` is given twice")]
+    Twice(String),
     /// Without it nobody knows which row is meant.
     #[error("key column `{0}` is missing or null")]
     NoKey(String),
@@ -95,6 +98,9 @@ pub fn prepare(
             expected: columns[place].kind,
             got: given.name(),
         })?;
+        if cells.iter().any(|(of, _)| *of == place) {
+            return Err(UpdateError::Twice(name.clone()));
+        }
         cells.push((place, value));
     }
     let own_version = columns
@@ -129,7 +135,31 @@ pub fn version_of(columns: &[Column], row: &[Value]) -> Option<u64> {
     }
 }
 
+impl Update {
+    /// Whether every dataset takes both or neither: they do the same with the same columns, and give
+    /// values that fit the same kinds.
+    pub fn fits_like(&self, other: &Update) -> bool {
+        let alike = |(ours, theirs): (&(String, Given), &(String, Given))| {
+            ours.0 == theirs.0 && ours.1.fits_like(&theirs.1)
+        };
+        self.deleted == other.deleted
+            && self.fields.len() == other.fields.len()
+            && self.fields.iter().zip(&other.fields).all(alike)
+    }
+}
+
 impl Given {
+    fn fits_like(&self, other: &Given) -> bool {
+        match (self, other) {
+            (Given::Text(ours), Given::Text(theirs)) => {
+                let fits = |text: &str, kind| Value::parse(kind, text).is_some();
+                let alike = |kind| fits(ours, kind) == fits(theirs, kind);
+                ours == theirs || (alike(ColumnKind::Date) && alike(ColumnKind::Timestamp))
+            }
+            (ours, theirs) => std::mem::discriminant(ours) == std::mem::discriminant(theirs),
+        }
+    }
+
     fn as_kind(&self, kind: ColumnKind) -> Option<Value> {
         match (kind, self) {
             (_, Given::Null) => Some(Value::Null),
@@ -255,8 +285,53 @@ mod tests {
             "column `amount` is integer, a number was given"
         );
         assert_eq!(with(("price", text("3"))), "column `price` is float, text was given");
+        let twice = [key.as_slice(), &[("price", Given::Null), ("price", Given::Null)]].concat();
+        let twice = prepare(&columns(), &[0, 1], &update(&twice)).unwrap_err().to_string();
+        assert_eq!(twice, "column `price` is given twice");
         let half = prepare(&columns(), &[0, 1], &update(&key[..1])).unwrap_err().to_string();
         assert_eq!(half, "key column `day` is missing or null");
+    }
+
+    #[test]
+    fn updates_fit_alike_where_every_dataset_takes_both_or_neither() {
+        let givens = [
+            Given::Null,
+            Given::Boolean(true),
+            Given::Boolean(false),
+            Given::Integer(1),
+            Given::Integer(-1),
+            Given::Float(0.5),
+            text("x"),
+            text("1"),
+            text("1990-01-02"),
+            text("1991-02-03"),
+            text("1991-02-30"),
+            text("1990-01-02T03:04:05Z"),
+            text("1990-01-02 03:04:05"),
+        ];
+        let kinds = [
+            ColumnKind::Boolean,
+            ColumnKind::Integer,
+            ColumnKind::Float,
+            ColumnKind::Text,
+            ColumnKind::Date,
+            ColumnKind::Timestamp,
+        ];
+        let fits = |given: &Given, kind| given.as_kind(kind).is_some();
+        for ours in &givens {
+            for theirs in &givens {
+                let (one, other) =
+                    (update(&[("c", ours.clone())]), update(&[("c", theirs.clone())]));
+                if one.fits_like(&other) {
+                    assert!(kinds.iter().all(|kind| fits(ours, *kind) == fits(theirs, *kind)));
+                }
+            }
+        }
+        let one = update(&[("c", text("1990-01-02"))]);
+        assert!(one.fits_like(&update(&[("c", text("1991-02-03"))])));
+        assert!(!one.fits_like(&update(&[("c", text("1991-02-30"))])));
+        assert!(!one.fits_like(&update(&[("d", text("1990-01-02"))])));
+        assert!(!one.fits_like(&Update { deleted: true, ..one.clone() }));
     }
 
     #[test]
