@@ -82,6 +82,8 @@ pub struct Parts {
     pub store: Arc<RwLock<Store>>,
     /// The log.
     pub log: Box<dyn Log>,
+    /// The last record that can be read from it; what is told is at least as new.
+    pub head: Arc<AtomicU64>,
     /// What is shown.
     pub shown: Arc<Shown>,
     /// Tells an operator's trouble, or its end; false: later again.
@@ -163,6 +165,7 @@ struct Outlook {
     behind: Behind,
     told: watch::Receiver<Arc<Told>>,
     store: Arc<RwLock<Store>>,
+    head: Arc<AtomicU64>,
     shown: Arc<Shown>,
     tell: Box<dyn Fn(Option<String>) -> bool + Send>,
     /// What was told last.
@@ -206,6 +209,7 @@ impl Worker {
             behind: Behind::new(kind),
             told: parts.told,
             store: parts.store.clone(),
+            head: parts.head,
             shown: parts.shown,
             tell: parts.tell,
             said: None,
@@ -238,6 +242,8 @@ impl Worker {
 
     /// One step; none: the end.
     async fn turn(&mut self) -> Option<()> {
+        // In this order: what is told then knows the masterships of all that is acknowledged.
+        let acknowledged = self.outlook.acknowledged();
         let told = self.outlook.look()?;
         if told.generation != self.hands.generation {
             self.hands.generation = told.generation;
@@ -246,7 +252,6 @@ impl Worker {
             let dice = fastrand::u64(..);
             self.outlook.behind.failed(self.outlook.now(), Failure::LogGone, dice);
         }
-        let acknowledged = self.outlook.acknowledged();
         match self.outlook.behind.next(self.outlook.now(), &told, acknowledged) {
             Step::Rest => {
                 let rest = tokio::time::timeout(PAUSE, self.outlook.told.changed()).await;
@@ -256,7 +261,7 @@ impl Worker {
             }
             Step::Close => self.close(),
             Step::Open(term) => self.open(term).await?,
-            Step::Copy { from } => self.copy(from, &told).await?,
+            Step::Copy { from } => self.copy(from, told.mark(acknowledged)).await?,
             Step::Tail { after, up_to } => self.tail(after, up_to).await?,
         }
         Some(())
@@ -298,10 +303,9 @@ impl Worker {
     }
 
     /// Everything anew, in one transaction: whoever reads sees what was there until it is done.
-    async fn copy(&mut self, from: Mark, told: &Told) -> Option<()> {
+    async fn copy(&mut self, from: Mark, begin: Mark) -> Option<()> {
         let Some(term) = self.outlook.right() else { return Some(()) };
         let began = self.outlook.now();
-        let begin = told.mark(self.outlook.acknowledged());
         tracing::info!(database = %self.hands.target, %from, to = %begin, "the store gets a copy");
         self.outlook.copying = true;
         // The tail of what goes on meanwhile must stay.
@@ -339,13 +343,23 @@ impl Worker {
                 Err(failure) => return Ok(Err(failure)),
             }
         }
-        let until = self.outlook.acknowledged();
+        // The pieces may be ahead of a standby's log, for a moment: the copy ends where both have been.
+        let copied = self.outlook.applied();
         let mut end = begin;
-        while end.number < until {
-            match self.outlook.attend(term, self.hands.write_more(end, until)).await? {
-                Ok(mark) => end = mark,
-                Err(failure) => return Ok(Err(failure)),
+        loop {
+            let until = self.outlook.acknowledged();
+            while end.number < until {
+                match self.outlook.attend(term, self.hands.write_more(end, until)).await? {
+                    Ok(mark) => end = mark,
+                    Err(failure) => return Ok(Err(failure)),
+                }
+                self.outlook.progressed(term)?;
             }
+            if end.number >= copied {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+            self.outlook.look().ok_or(Left::Ended)?;
             self.outlook.progressed(term)?;
         }
         let finished = self.outlook.attend(term, self.hands.finish(end)).await?;
@@ -458,8 +472,13 @@ impl Outlook {
         (self.clock)()
     }
 
-    fn acknowledged(&self) -> u64 {
+    fn applied(&self) -> u64 {
         self.store.read().unwrap_or_else(PoisonError::into_inner).applied()
+    }
+
+    /// What readers see and the log has: a standby's store is ahead of its log for a moment.
+    fn acknowledged(&self) -> u64 {
+        self.applied().min(self.head.load(Ordering::Acquire))
     }
 
     fn right(&self) -> Option<Term> {
