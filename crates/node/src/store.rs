@@ -199,3 +199,6 @@ pub(crate) fn status(figures: &Figures) -> StoreStatus {
         error: figures.error.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -200,6 +200,8 @@ struct Hands {
     store: Arc<RwLock<Store>>,
     sink: Option<Sink>,
     generation: u64,
+    /// A row was refused for what is in it: the next time rows are written carefully.
+    careful: bool,
 }
 
 impl Worker {
@@ -228,6 +230,7 @@ impl Worker {
             store: parts.store,
             sink: None,
             generation: 0,
+            careful: false,
         };
         Self { outlook, hands }
     }
@@ -281,7 +284,10 @@ impl Worker {
                 let (mark, epoch) = (opened.mark, term.epoch);
                 tracing::info!(database = %target, %epoch, %mark, "the store is open");
                 self.outlook.behind.opened(self.outlook.now(), term, mark, opened.quarantined);
-                self.hands.sink = Some(opened.sink);
+                let mut sink = opened.sink;
+                // For as long as it is open: what has one such row may have more.
+                sink.be_careful(std::mem::take(&mut self.hands.careful));
+                self.hands.sink = Some(sink);
             }
             Ok(Err(failure)) => self.failed(failure),
             Err(left) => return self.left(&left),
@@ -383,7 +389,8 @@ impl Worker {
             }
         }
         if failure != Failure::LogGone {
-            self.hands.sink = None;
+            let sink = self.hands.sink.take();
+            self.hands.careful |= sink.is_some_and(|sink| sink.met_refused_row());
         }
         self.outlook.behind.failed(self.outlook.now(), failure, fastrand::u64(..));
     }
@@ -415,6 +422,8 @@ impl Hands {
     async fn begin_copy(&mut self, from: Mark) -> Result<(), Failure> {
         let sink = self.sink.as_mut().ok_or(Failure::Moved)?;
         sink.begin(from).await?;
+        // A copy takes long: it is not begun anew for a row.
+        sink.be_careful(true);
         sink.wipe(&self.mappings).await
     }
 
@@ -441,7 +450,10 @@ impl Hands {
     }
 
     async fn finish(&mut self, mark: Mark) -> Result<u64, Failure> {
-        self.sink()?.finish(mark).await
+        let sink = self.sink()?;
+        let quarantined = sink.finish(mark).await?;
+        sink.be_careful(false);
+        Ok(quarantined)
     }
 
     /// What follows in the log, as much as one transaction takes.

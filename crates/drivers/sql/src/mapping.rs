@@ -382,7 +382,8 @@ mod tests {
 
     #[test]
     fn an_integer_goes_into_a_float_as_that_number_or_not_at_all() {
-        let price = |text: &str| Ok(all().cells(format!("{{\"price\":{text}}}").as_bytes())?.remove(3));
+        let price =
+            |text: &str| Ok(all().cells(format!("{{\"price\":{text}}}").as_bytes())?.remove(3));
         for exact in ["0", "-0", "-9007199254740992", "9007199254740994", "100000000000000000000"] {
             assert_eq!(price(exact), Ok(Cell::Float(exact.parse().unwrap())), "{exact}");
         }

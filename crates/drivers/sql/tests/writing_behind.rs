@@ -277,6 +277,29 @@ fn a_copy_of_a_store_that_is_ahead_ends_where_the_log_has_all_of_it() {
 }
 
 #[test]
+fn a_row_that_a_constraint_refuses_is_put_aside_and_the_rest_goes_on() {
+    let lab = Lab::new(vec![orders()]);
+    lab.put("orders", "1", r#"{"amount":1}"#);
+    lab.current();
+    let other = rusqlite::Connection::open(&lab.file).unwrap();
+    let own = "CREATE TRIGGER mine BEFORE INSERT ON orders WHEN new.amount < 0 \
+               BEGIN SELECT RAISE(ABORT, 'no debts'); END";
+    other.execute_batch(own).unwrap();
+    lab.put("orders", "1", r#"{"amount":-1}"#);
+    lab.put("orders", "2", r#"{"amount":2}"#);
+    lab.current();
+    let amounts = "SELECT id, CAST(amount AS TEXT) FROM orders";
+    assert_eq!(rows(&lab.file, amounts), texts(&[("2", "2")]));
+    let aside = "SELECT CAST(key AS TEXT), reason FROM hotpair_quarantine";
+    let found = rows(&lab.file, aside);
+    assert!(found["1"].contains("no debts"), "{found:?}");
+    lab.put("orders", "1", r#"{"amount":3}"#);
+    lab.current();
+    assert_eq!(rows(&lab.file, amounts), texts(&[("1", "3"), ("2", "2")]));
+    assert_eq!(rows(&lab.file, aside), BTreeMap::new());
+}
+
+#[test]
 fn a_misfit_is_told_and_mended_and_nothing_else_waits_for_it() {
     let lab = Lab::new(vec![orders()]);
     lab.put("orders", "1", r#"{"amount":1}"#);
