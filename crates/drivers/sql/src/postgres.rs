@@ -421,7 +421,8 @@ impl Postgres {
             return Ok(refused);
         }
         self.execute("a savepoint", SAVEPOINT).await?;
-        let mut parts = vec![0..rows.len()];
+        let mut parts = Vec::new();
+        parts.push(0..rows.len());
         while let Some(part) = parts.pop() {
             let error = match self.try_run(statement, bind(&rows[part.clone()])).await {
                 Ok(()) => {
