@@ -301,6 +301,12 @@ fn a_file_that_is_lost_is_made_anew_and_one_that_is_damaged_or_anothers_is_refus
     relieved(alone.node(), "store_behind").unwrap();
 }
 
+/// How often everything was copied into a node's database.
+fn copies(node: &Node) -> usize {
+    let log = fs::read_to_string(node.folder().join("log")).unwrap();
+    log.matches("the store gets a copy").count()
+}
+
 #[test]
 fn each_node_has_a_copy_of_its_own_in_sqlite_and_both_are_the_same() {
     let _turn = Turn::alone().unwrap();
@@ -313,6 +319,10 @@ fn each_node_has_a_copy_of_its_own_in_sqlite_and_both_are_the_same() {
     let load = load(&lab);
     goes_on(&load, 200);
     let master = lab.in_sync().unwrap();
+    let survivor = 1 - master;
+    lab.pair.nodes.iter().for_each(|node| drop(reaches(node, "current").unwrap()));
+    let before: Vec<usize> = lab.pair.nodes.iter().map(copies).collect();
+    goes_on(&load, 500);
     lab.kill(master).unwrap();
     goes_on(&load, 100);
     lab.start(master).unwrap();
@@ -324,6 +334,10 @@ fn each_node_has_a_copy_of_its_own_in_sqlite_and_both_are_the_same() {
         let rows = same(&client, &["load"], &|| in_sqlite(file)).unwrap();
         assert!(rows > 10, "{rows}");
     }
+    let after: Vec<usize> = lab.pair.nodes.iter().map(copies).collect();
+    assert_eq!(after[survivor], before[survivor], "its log went on all the time");
+    // What it had and nobody else has is cut off its log, if there is any.
+    assert!(after[master] <= before[master] + 1, "{before:?}, {after:?}");
     let wanted = in_memory(&client, &["load"]).unwrap();
     assert_eq!(in_sqlite(&files[0]).unwrap(), wanted);
     for node in &lab.pair.nodes {

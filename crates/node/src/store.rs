@@ -7,6 +7,7 @@
 //! ```
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use anyhow::{Context, Result};
@@ -27,6 +28,8 @@ use crate::{boot_clock, fault_points};
 #[derive(Debug)]
 pub(crate) struct StoreEnd {
     told: watch::Sender<Arc<Told>>,
+    /// The last record of the log; told of before.
+    head: Arc<AtomicU64>,
     shown: Arc<Shown>,
     /// Whose the tables are where there is no coordinator to say so.
     alone: Option<String>,
@@ -39,6 +42,7 @@ pub(crate) struct StoreStart {
     target: Target,
     mappings: Vec<Mapping>,
     told: watch::Receiver<Arc<Told>>,
+    head: Arc<AtomicU64>,
     shown: Arc<Shown>,
 }
 
@@ -64,8 +68,16 @@ pub(crate) fn ends_of(
     let (sender, told) = watch::channel(Arc::default());
     let shown = Arc::new(Shown::new(&target));
     let alone = alone.map(|me| format!("standalone-{}", me.incarnation.instance));
-    let end = StoreEnd { told: sender, shown: shown.clone(), alone, cluster: None, generation: 0 };
-    (end, StoreStart { target, mappings, told, shown })
+    let head = Arc::new(AtomicU64::new(0));
+    let end = StoreEnd {
+        told: sender,
+        head: head.clone(),
+        shown: shown.clone(),
+        alone,
+        cluster: None,
+        generation: 0,
+    };
+    (end, StoreStart { target, mappings, told, head, shown })
 }
 
 impl StoreEnd {
@@ -77,6 +89,11 @@ impl StoreEnd {
     /// Files of the log are cut or replaced.
     pub(crate) fn files_change(&mut self) {
         self.generation += 1;
+    }
+
+    /// The log reaches so far. Whose masterships its records are of must have been told before.
+    pub(crate) fn reaches(&self, head: u64) {
+        self.head.store(head, Ordering::Release);
     }
 
     /// Tells what is different, if anything is.
@@ -130,6 +147,7 @@ impl StoreStart {
             told: self.told,
             store,
             log: Box::new(Redo { directory, reader: None }),
+            head: self.head,
             shown: self.shown,
             tell: Box::new(move |what| facts.try_send(Fact::StoreBehind { what }).is_ok()),
             clock: boot_clock::now,
@@ -185,3 +203,6 @@ pub(crate) fn status(figures: &Figures) -> StoreStatus {
         error: figures.error.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

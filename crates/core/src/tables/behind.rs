@@ -285,6 +285,9 @@ impl Behind {
     pub fn note(&mut self, now: Moment, told: &Told, acknowledged: u64) {
         if self.right(told).is_none() {
             (self.lag, self.still_since, self.far_since) = (None, None, None);
+            if self.sink == Sink::Shared {
+                self.quarantined = 0;
+            }
             // It is another one's affair now; except what is true all the same.
             let still =
                 matches!((self.overtaken, told.mastership), (Some(by), Some(own)) if own <= by);

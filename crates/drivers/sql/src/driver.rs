@@ -82,6 +82,8 @@ pub struct Parts {
     pub store: Arc<RwLock<Store>>,
     /// The log.
     pub log: Box<dyn Log>,
+    /// The last record that can be read from it; what is told is at least as new.
+    pub head: Arc<AtomicU64>,
     /// What is shown.
     pub shown: Arc<Shown>,
     /// Tells an operator's trouble, or its end; false: later again.
@@ -163,6 +165,7 @@ struct Outlook {
     behind: Behind,
     told: watch::Receiver<Arc<Told>>,
     store: Arc<RwLock<Store>>,
+    head: Arc<AtomicU64>,
     shown: Arc<Shown>,
     tell: Box<dyn Fn(Option<String>) -> bool + Send>,
     /// What was told last.
@@ -197,6 +200,8 @@ struct Hands {
     store: Arc<RwLock<Store>>,
     sink: Option<Sink>,
     generation: u64,
+    /// A row was refused for what is in it: the next time rows are written carefully.
+    careful: bool,
 }
 
 impl Worker {
@@ -206,6 +211,7 @@ impl Worker {
             behind: Behind::new(kind),
             told: parts.told,
             store: parts.store.clone(),
+            head: parts.head,
             shown: parts.shown,
             tell: parts.tell,
             said: None,
@@ -224,6 +230,7 @@ impl Worker {
             store: parts.store,
             sink: None,
             generation: 0,
+            careful: false,
         };
         Self { outlook, hands }
     }
@@ -238,6 +245,8 @@ impl Worker {
 
     /// One step; none: the end.
     async fn turn(&mut self) -> Option<()> {
+        // In this order: what is told then knows the masterships of all that is acknowledged.
+        let acknowledged = self.outlook.acknowledged();
         let told = self.outlook.look()?;
         if told.generation != self.hands.generation {
             self.hands.generation = told.generation;
@@ -246,7 +255,6 @@ impl Worker {
             let dice = fastrand::u64(..);
             self.outlook.behind.failed(self.outlook.now(), Failure::LogGone, dice);
         }
-        let acknowledged = self.outlook.acknowledged();
         match self.outlook.behind.next(self.outlook.now(), &told, acknowledged) {
             Step::Rest => {
                 let rest = tokio::time::timeout(PAUSE, self.outlook.told.changed()).await;
@@ -256,7 +264,7 @@ impl Worker {
             }
             Step::Close => self.close(),
             Step::Open(term) => self.open(term).await?,
-            Step::Copy { from } => self.copy(from, &told).await?,
+            Step::Copy { from } => self.copy(from, told.mark(acknowledged)).await?,
             Step::Tail { after, up_to } => self.tail(after, up_to).await?,
         }
         Some(())
@@ -276,7 +284,10 @@ impl Worker {
                 let (mark, epoch) = (opened.mark, term.epoch);
                 tracing::info!(database = %target, %epoch, %mark, "the store is open");
                 self.outlook.behind.opened(self.outlook.now(), term, mark, opened.quarantined);
-                self.hands.sink = Some(opened.sink);
+                let mut sink = opened.sink;
+                // For as long as it is open: what has one such row may have more.
+                sink.be_careful(std::mem::take(&mut self.hands.careful));
+                self.hands.sink = Some(sink);
             }
             Ok(Err(failure)) => self.failed(failure),
             Err(left) => return self.left(&left),
@@ -298,10 +309,9 @@ impl Worker {
     }
 
     /// Everything anew, in one transaction: whoever reads sees what was there until it is done.
-    async fn copy(&mut self, from: Mark, told: &Told) -> Option<()> {
+    async fn copy(&mut self, from: Mark, begin: Mark) -> Option<()> {
         let Some(term) = self.outlook.right() else { return Some(()) };
         let began = self.outlook.now();
-        let begin = told.mark(self.outlook.acknowledged());
         tracing::info!(database = %self.hands.target, %from, to = %begin, "the store gets a copy");
         self.outlook.copying = true;
         // The tail of what goes on meanwhile must stay.
@@ -339,13 +349,23 @@ impl Worker {
                 Err(failure) => return Ok(Err(failure)),
             }
         }
-        let until = self.outlook.acknowledged();
+        // The pieces may be ahead of a standby's log, for a moment: the copy ends where both have been.
+        let copied = self.outlook.applied();
         let mut end = begin;
-        while end.number < until {
-            match self.outlook.attend(term, self.hands.write_more(end, until)).await? {
-                Ok(mark) => end = mark,
-                Err(failure) => return Ok(Err(failure)),
+        loop {
+            let until = self.outlook.acknowledged();
+            while end.number < until {
+                match self.outlook.attend(term, self.hands.write_more(end, until)).await? {
+                    Ok(mark) => end = mark,
+                    Err(failure) => return Ok(Err(failure)),
+                }
+                self.outlook.progressed(term)?;
             }
+            if end.number >= copied {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+            self.outlook.look().ok_or(Left::Ended)?;
             self.outlook.progressed(term)?;
         }
         let finished = self.outlook.attend(term, self.hands.finish(end)).await?;
@@ -369,7 +389,8 @@ impl Worker {
             }
         }
         if failure != Failure::LogGone {
-            self.hands.sink = None;
+            let sink = self.hands.sink.take();
+            self.hands.careful |= sink.is_some_and(|sink| sink.met_refused_row());
         }
         self.outlook.behind.failed(self.outlook.now(), failure, fastrand::u64(..));
     }
@@ -401,6 +422,8 @@ impl Hands {
     async fn begin_copy(&mut self, from: Mark) -> Result<(), Failure> {
         let sink = self.sink.as_mut().ok_or(Failure::Moved)?;
         sink.begin(from).await?;
+        // A copy takes long: it is not begun anew for a row.
+        sink.be_careful(true);
         sink.wipe(&self.mappings).await
     }
 
@@ -427,7 +450,10 @@ impl Hands {
     }
 
     async fn finish(&mut self, mark: Mark) -> Result<u64, Failure> {
-        self.sink()?.finish(mark).await
+        let sink = self.sink()?;
+        let quarantined = sink.finish(mark).await?;
+        sink.be_careful(false);
+        Ok(quarantined)
     }
 
     /// What follows in the log, as much as one transaction takes.
@@ -458,8 +484,13 @@ impl Outlook {
         (self.clock)()
     }
 
-    fn acknowledged(&self) -> u64 {
+    fn applied(&self) -> u64 {
         self.store.read().unwrap_or_else(PoisonError::into_inner).applied()
+    }
+
+    /// What readers see and the log has: a standby's store is ahead of its log for a moment.
+    fn acknowledged(&self) -> u64 {
+        self.applied().min(self.head.load(Ordering::Acquire))
     }
 
     fn right(&self) -> Option<Term> {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,15 +174,18 @@ impl Mapping {
             let kind = self.columns.get(whole).copied().unwrap_or(ColumnKind::Text);
             return Ok(vec![whole_cell(whole, kind, value)?]);
         }
-        let value: Value = serde_json::from_slice(value)
-            .map_err(|error| format!("the value is no JSON: {error}"))?;
-        let Value::Object(mut fields) = value else {
-            return Err(format!("the value is {}, no object", kind_of(&value)));
-        };
+        let no_json = |error| format!("the value is no JSON: {error}");
+        let value: &RawValue = serde_json::from_slice(value).map_err(no_json)?;
+        let kind = kind_of(value.get());
+        if kind != OBJECT {
+            return Err(format!("the value is {kind}, no object"));
+        }
+        let mut fields: BTreeMap<String, &RawValue> =
+            serde_json::from_str(value.get()).map_err(no_json)?;
         self.fields()
             .map(|(name, kind)| match fields.remove(name) {
                 None => Ok(Cell::Null),
-                Some(value) => cell(name, kind, &value),
+                Some(value) => cell(name, kind, value.get()),
             })
             .collect()
     }
@@ -219,53 +222,110 @@ fn whole_cell(name: &str, kind: ColumnKind, value: &[u8]) -> Result<Cell, String
     let text = std::str::from_utf8(value).map_err(|_| "the value is no text".to_owned())?;
     if kind == ColumnKind::Text {
         // As it came through the client API it is JSON: the text, not its quotes.
-        let text = serde_json::from_str(text).unwrap_or_else(|_| text.to_owned());
+        let text = match serde_json::from_str(text) {
+            Ok(None) => return Ok(Cell::Null),
+            Ok(Some(text)) => text,
+            Err(_) => text.to_owned(),
+        };
         without_nul(&text)?;
         return Ok(Cell::Text(text));
     }
-    let value = serde_json::from_str(text)
+    let value: &RawValue = serde_json::from_str(text)
         .map_err(|_| format!("{name}: {} where {} is declared", shortened(text), kind.as_str()))?;
-    cell(name, kind, &value)
+    cell(name, kind, value.get())
 }
 
-fn cell(name: &str, kind: ColumnKind, value: &Value) -> Result<Cell, String> {
-    let fits = match (kind, value) {
-        (_, Value::Null) => Some(Cell::Null),
-        (ColumnKind::Text, Value::String(text)) => {
-            without_nul(text).map_err(|error| format!("{name}: {error}"))?;
-            Some(Cell::Text(text.clone()))
-        }
-        (ColumnKind::Integer, Value::Number(number)) => number.as_i64().map(Cell::Integer),
-        (ColumnKind::Float, Value::Number(number)) => number.as_f64().map(Cell::Float),
-        (ColumnKind::Boolean, Value::Bool(truth)) => Some(Cell::Boolean(*truth)),
-        (ColumnKind::Json, value) => {
-            let text = value.to_string();
-            // Databases keep JSON in a form that has no place for it.
-            if text.contains("\\u0000") {
-                return Err(format!("{name}: a text with a NUL in it"));
-            }
-            Some(Cell::Json(text))
-        }
-        _ => None,
+/// A value as it was written: a number that went through another form might not be that number.
+fn cell(name: &str, kind: ColumnKind, value: &str) -> Result<Cell, String> {
+    let found = kind_of(value);
+    if found == NULL {
+        return Ok(Cell::Null);
+    }
+    let misfit = |why: &str| {
+        let shown = shortened(value);
+        Err(format!("{name}: {found} {shown} where {} is declared{why}", kind.as_str()))
     };
-    fits.ok_or_else(|| {
-        let shown = shortened(&value.to_string());
-        format!("{name}: {} {shown} where {} is declared", kind_of(value), kind.as_str())
-    })
+    let unwritable = |why| format!("{name}: {why}");
+    match (kind, found) {
+        (ColumnKind::Text, TEXT) => {
+            let text: String =
+                serde_json::from_str(value).map_err(|error| format!("{name}: {error}"))?;
+            without_nul(&text).map_err(unwritable)?;
+            Ok(Cell::Text(text))
+        }
+        (ColumnKind::Integer, NUMBER) => match value.parse() {
+            Ok(number) => Ok(Cell::Integer(number)),
+            Err(_) => misfit(""),
+        },
+        (ColumnKind::Float, NUMBER) => match float(value) {
+            Ok(number) => Ok(Cell::Float(number)),
+            Err(nearest) => misfit(&format!(": it would become {nearest:.0}")),
+        },
+        (ColumnKind::Boolean, BOOLEAN) => Ok(Cell::Boolean(value == "true")),
+        (ColumnKind::Json, _) => match unwritable_escape(value) {
+            Some(what) => Err(unwritable(what.to_owned())),
+            None => Ok(Cell::Json(value.to_owned())),
+        },
+        _ => misfit(""),
+    }
 }
+
+/// The nearest floating point number. An integer must be just that number, or it is refused with what
+/// it would become; who writes a fraction or an exponent means a measure.
+fn float(text: &str) -> Result<f64, f64> {
+    let number: f64 = text.parse().unwrap_or(f64::NAN);
+    let integer = !text.contains(['.', 'e', 'E']);
+    let exact = !integer || format!("{number:.0}") == text;
+    if number.is_finite() && exact { Ok(number) } else { Err(number) }
+}
+
+/// What a JSON text may say, by an escape only, and a database has no place for.
+fn unwritable_escape(text: &str) -> Option<&'static str> {
+    const LONE: &str = "a text with half a surrogate pair in it";
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        let escape = &rest[at..];
+        let bytes = match escape_code(escape) {
+            None => 2,
+            Some(0) => return Some(NUL),
+            Some(0xd800..=0xdbff) => match escape_code(&escape[6..]) {
+                Some(0xdc00..=0xdfff) => 12,
+                _ => return Some(LONE),
+            },
+            Some(0xdc00..=0xdfff) => return Some(LONE),
+            Some(_) => 6,
+        };
+        rest = &escape[bytes..];
+    }
+    None
+}
+
+/// The number in `\uXXXX`, if a text begins with it.
+fn escape_code(text: &str) -> Option<u32> {
+    u32::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()
+}
+
+const NUL: &str = "a text with a NUL in it";
 
 fn without_nul(text: &str) -> Result<(), String> {
-    if text.contains('\0') { Err("a text with a NUL in it".to_owned()) } else { Ok(()) }
+    if text.contains('\0') { Err(NUL.to_owned()) } else { Ok(()) }
 }
 
-fn kind_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(_) => "number",
-        Value::String(_) => "text",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
+const NULL: &str = "null";
+const BOOLEAN: &str = "boolean";
+const NUMBER: &str = "number";
+const TEXT: &str = "text";
+const OBJECT: &str = "object";
+
+/// What a JSON text is: its first character says it.
+fn kind_of(value: &str) -> &'static str {
+    match value.as_bytes().first() {
+        Some(b'n') => NULL,
+        Some(b't' | b'f') => BOOLEAN,
+        Some(b'"') => TEXT,
+        Some(b'[') => "array",
+        Some(b'{') => OBJECT,
+        _ => NUMBER,
     }
 }
 
@@ -321,6 +381,37 @@ mod tests {
     }
 
     #[test]
+    fn an_integer_goes_into_a_float_as_that_number_or_not_at_all() {
+        let price =
+            |text: &str| Ok(all().cells(format!("{{\"price\":{text}}}").as_bytes())?.remove(3));
+        for exact in ["0", "-0", "-9007199254740992", "9007199254740994", "100000000000000000000"] {
+            assert_eq!(price(exact), Ok(Cell::Float(exact.parse().unwrap())), "{exact}");
+        }
+        assert_eq!(price("0.1"), Ok(Cell::Float(0.1)));
+        assert_eq!(price("1e23"), Ok(Cell::Float(1e23)));
+        for bent in ["9007199254740993", "-9007199254740993", "18446744073709551615"] {
+            let told: String = price(bent).unwrap_err();
+            assert!(told.contains(bent) && told.contains("it would become"), "{bent}: {told}");
+        }
+        let told: String = price("1e400").unwrap_err();
+        assert!(told.contains("it would become inf"), "{told}");
+    }
+
+    #[test]
+    fn json_is_kept_as_it_was_written() {
+        for text in [
+            "18446744073709551616",
+            "0.12345678901234567890123456789",
+            r#"{"b":1.10,"a":[1e400]}"#,
+            r#""a backslash and u0000: \\u0000""#,
+            r#""\ud83d\ude00 \\ud83d""#,
+        ] {
+            let cells = all().cells(format!("{{\"tags\":{text}}}").as_bytes()).unwrap();
+            assert_eq!(cells[4], Cell::Json(text.to_owned()));
+        }
+    }
+
+    #[test]
     fn what_does_not_fit_is_told_with_field_and_value() {
         for (value, wanted) in [
             (r#"{"amount":"five"}"#, "amount: text \"five\" where integer is declared"),
@@ -329,6 +420,10 @@ mod tests {
             (r#"{"open":1}"#, "open: number 1 where boolean is declared"),
             (r#"{"account":"a\u0000b"}"#, "account: a text with a NUL"),
             (r#"{"tags":["a\u0000b"]}"#, "tags: a text with a NUL"),
+            (r#"{"tags":{"\\\u0000":1}}"#, "tags: a text with a NUL"),
+            (r#"{"tags":"\ud83d\u0041"}"#, "tags: a text with half a surrogate pair"),
+            (r#"{"tags":"\ude00"}"#, "tags: a text with half a surrogate pair"),
+            (r#"{"account":"\ud83d"}"#, "account: "),
             ("[1]", "the value is array, no object"),
             ("{", "the value is no JSON"),
         ] {
@@ -350,6 +445,8 @@ mod tests {
         let text = Mapping { value: Some("t".to_owned()), ..mapping(&[("t", ColumnKind::Text)]) };
         assert_eq!(text.cells(b"seven"), Ok(vec![Cell::Text("seven".to_owned())]));
         assert_eq!(text.cells(b"\"seven\""), Ok(vec![Cell::Text("seven".to_owned())]));
+        assert_eq!(text.cells(b"null"), Ok(vec![Cell::Null]));
+        assert_eq!(text.cells(b"\"null\""), Ok(vec![Cell::Text("null".to_owned())]));
         text.cells(b"\"\\u0000\"").unwrap_err();
     }
 

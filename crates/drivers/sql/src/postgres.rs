@@ -4,6 +4,10 @@
 //! mark. It locks that row until the end: a master that was overtaken changes no row, and one that is
 //! frozen in the middle is thrown out by the server after a few seconds, and with it what it had not
 //! committed. Rows go as arrays: a statement a table, however many rows there are.
+//!
+//! A statement that fails for what is in its rows would fail for ever. So its batch is written once
+//! more, carefully: behind savepoints, and halved until it is known which rows they are. They go to
+//! quarantine, the others go on, in one transaction with the fence and the mark as ever.
 
 use std::collections::HashMap;
 
@@ -17,7 +21,7 @@ use tokio_postgres::{Client, Statement};
 
 use crate::driver::Probe;
 use crate::mapping::{Cell, ColumnKind, Mapping, VERSION};
-use crate::prepared::{Mapped, Plain, Prepared, Unfit};
+use crate::prepared::{Mapped, Plain, Prepared, Put, Unfit};
 use crate::schema::{MIGRATIONS, QUARANTINE_COUNTED, too_new};
 use crate::sink::{Writer, foreign, signed};
 
@@ -54,6 +58,13 @@ const PUT_QUARANTINE: &str = "INSERT INTO hotpair_quarantine (name, key, value, 
 const CLEAR_QUARANTINE: &str = "DELETE FROM hotpair_quarantine r USING unnest($1::text[], $2::bytea[]) \
      AS d(name, key) WHERE r.name = d.name AND r.key = d.key";
 
+const SAVEPOINT: &str = "SAVEPOINT hotpair_put";
+const NEXT_SAVEPOINT: &str = "RELEASE SAVEPOINT hotpair_put; SAVEPOINT hotpair_put";
+const BACK_TO_SAVEPOINT: &str = "ROLLBACK TO SAVEPOINT hotpair_put";
+const RELEASE_SAVEPOINT: &str = "RELEASE SAVEPOINT hotpair_put";
+/// Of what a database says of a row, so much is kept as the reason.
+const REASON_CHARS_MAX: usize = 500;
+
 /// An open database. See the file's header.
 pub(crate) struct Postgres {
     client: Client,
@@ -64,6 +75,9 @@ pub(crate) struct Postgres {
     term: Term,
     statements: HashMap<String, Statement>,
     quarantined: u64,
+    /// Statements with rows are written behind savepoints.
+    careful: bool,
+    met_refused_row: bool,
     probe: Probe,
 }
 
@@ -101,6 +115,8 @@ impl Postgres {
             term: term.clone(),
             statements: HashMap::new(),
             quarantined: 0,
+            careful: false,
+            met_refused_row: false,
             probe: probe.clone(),
         };
         postgres.execute("setting up the session", SESSION).await?;
@@ -313,10 +329,10 @@ impl Postgres {
         prepared: Prepared,
         mappings: &[Mapping],
     ) -> Result<(), Failure> {
-        let Prepared { plain, mapped, unfit, cleared } = prepared;
-        self.apply_plain(plain).await?;
+        let Prepared { plain, mapped, mut unfit, cleared } = prepared;
+        self.apply_plain(plain, &mut unfit).await?;
         for (mapped, mapping) in mapped.into_iter().zip(mappings) {
-            self.apply_mapped(mapped, mapping).await?;
+            self.apply_mapped(mapped, mapping, &mut unfit).await?;
         }
         let touched = !unfit.is_empty() || self.quarantined > 0;
         if touched && !cleared.is_empty() {
@@ -331,63 +347,92 @@ impl Postgres {
         Ok(())
     }
 
-    async fn apply_plain(&mut self, plain: Vec<Plain>) -> Result<(), Failure> {
-        let (mut names, mut keys, mut values, mut versions) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (mut gone_names, mut gone_keys) = (Vec::new(), Vec::new());
-        for Plain { table, key, value, version } in plain {
-            match value {
-                Some(value) => {
-                    names.push(table.to_string());
-                    keys.push(key.to_vec());
-                    values.push(value.to_vec());
-                    versions.push(signed(version));
-                }
-                None => {
-                    gone_names.push(table.to_string());
-                    gone_keys.push(key.to_vec());
-                }
-            }
+    async fn apply_plain(
+        &mut self,
+        plain: Vec<Plain>,
+        unfit: &mut Vec<Unfit>,
+    ) -> Result<(), Failure> {
+        let (puts, mut gone): (Vec<Plain>, Vec<Plain>) =
+            plain.into_iter().partition(|row| row.value.is_some());
+        for (index, reason) in self.put(PUT_ROWS, &puts, &bind_plain).await? {
+            let Plain { table, key, value, version } = &puts[index];
+            let (table, key, version) = (table.clone(), key.clone(), *version);
+            let value = value.clone().unwrap_or_default();
+            gone.push(Plain { table: table.clone(), key: key.clone(), value: None, version });
+            unfit.push(Unfit { table, key, value, version, reason });
         }
-        if !names.is_empty() {
-            let rows: Vec<Parameter> =
-                vec![Box::new(names), Box::new(keys), Box::new(values), Box::new(versions)];
-            self.run(PUT_ROWS, rows).await?;
-        }
-        if !gone_names.is_empty() {
-            self.run(DELETE_ROWS, vec![Box::new(gone_names), Box::new(gone_keys)]).await?;
+        if !gone.is_empty() {
+            let (names, keys): (Vec<String>, Vec<Vec<u8>>) =
+                gone.into_iter().map(|row| (row.table.to_string(), row.key.to_vec())).unzip();
+            self.run(DELETE_ROWS, vec![Box::new(names), Box::new(keys)]).await?;
         }
         Ok(())
     }
 
-    async fn apply_mapped(&mut self, mapped: Mapped, mapping: &Mapping) -> Result<(), Failure> {
-        let Mapped { puts, deletes } = mapped;
-        if !puts.is_empty() {
-            let mut keys = Vec::with_capacity(puts.len());
-            let mut columns: Vec<Vec<Cell>> = mapping.fields().map(|_| Vec::new()).collect();
-            let mut versions = Vec::with_capacity(puts.len());
-            for (key, cells, version) in puts {
-                keys.push(key);
-                for (column, cell) in columns.iter_mut().zip(cells) {
-                    column.push(cell);
-                }
-                versions.push(signed(version));
-            }
-            let mut parameters = vec![column(mapping.key_kind(), keys)];
-            for ((_, kind), cells) in mapping.fields().zip(columns) {
-                parameters.push(column(kind, cells));
-            }
-            parameters.push(Box::new(versions));
-            self.run(&put_mapped(mapping), parameters).await?;
+    async fn apply_mapped(
+        &mut self,
+        mapped: Mapped,
+        mapping: &Mapping,
+        unfit: &mut Vec<Unfit>,
+    ) -> Result<(), Failure> {
+        let Mapped { puts, mut deletes } = mapped;
+        let bind = |rows: &[Put]| bind_mapped(mapping, rows);
+        for (index, reason) in self.put(&put_mapped(mapping), &puts, &bind).await? {
+            unfit.push(puts[index].refused(mapping, reason));
+            // An older value must not stand there as if it were the newest.
+            deletes.push(puts[index].key.clone());
         }
         if !deletes.is_empty() {
             let kind = mapping.key_kind();
             let Mapping { sql, key, .. } = mapping;
             let array = array_type(kind);
             let statement = format!("DELETE FROM \"{sql}\" WHERE \"{key}\" = ANY ($1::{array})");
-            self.run(&statement, vec![column(kind, deletes)]).await?;
+            self.run(&statement, vec![column(kind, deletes.iter())]).await?;
         }
         Ok(())
+    }
+
+    /// Writes rows in one statement; carefully, in as many as it takes. Which of them the database
+    /// refuses, and why.
+    async fn put<T>(
+        &mut self,
+        statement: &str,
+        rows: &[T],
+        bind: &(impl Fn(&[T]) -> Vec<Parameter> + Sync),
+    ) -> Result<Vec<(usize, String)>, Failure> {
+        let mut refused = Vec::new();
+        if rows.is_empty() {
+            return Ok(refused);
+        }
+        if !self.careful {
+            self.run(statement, bind(rows)).await?;
+            return Ok(refused);
+        }
+        self.execute("a savepoint", SAVEPOINT).await?;
+        let mut parts = Vec::new();
+        parts.push(0..rows.len());
+        while let Some(part) = parts.pop() {
+            let error = match self.try_run(statement, bind(&rows[part.clone()])).await {
+                Ok(()) => {
+                    self.execute("a savepoint", NEXT_SAVEPOINT).await?;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let Some(said) = error.as_db_error().filter(|said| is_about_rows(said)) else {
+                return Err(self.told("writing", &error));
+            };
+            self.execute("going back", BACK_TO_SAVEPOINT).await?;
+            if part.len() == 1 {
+                refused.push((part.start, reason(said)));
+            } else {
+                let middle = part.start + part.len() / 2;
+                parts.push(middle..part.end);
+                parts.push(part.start..middle);
+            }
+        }
+        self.execute("a savepoint", RELEASE_SAVEPOINT).await?;
+        Ok(refused)
     }
 
     async fn put_quarantine(&mut self, unfit: Vec<Unfit>) -> Result<(), Failure> {
@@ -444,19 +489,39 @@ impl Postgres {
     }
 
     async fn run(&mut self, text: &str, parameters: Vec<Parameter>) -> Result<(), Failure> {
+        let done = self.try_run(text, parameters).await;
+        done.map_err(|error| {
+            self.met_refused_row |= error.as_db_error().is_some_and(is_about_rows);
+            self.told("writing", &error)
+        })
+    }
+
+    async fn try_run(
+        &mut self,
+        text: &str,
+        parameters: Vec<Parameter>,
+    ) -> Result<(), tokio_postgres::Error> {
         let statement = match self.statements.get(text) {
             Some(statement) => statement.clone(),
             None => {
-                let made = self.client.prepare(text).await;
-                let made = made.map_err(|error| self.told("preparing to write", &error))?;
+                let made = self.client.prepare(text).await?;
                 self.statements.insert(text.to_owned(), made.clone());
                 made
             }
         };
         let parameters: Vec<&(dyn ToSql + Sync)> =
             parameters.iter().map(|p| -> &(dyn ToSql + Sync) { &**p }).collect();
-        let done = self.client.execute(&statement, &parameters).await;
-        done.map(drop).map_err(|error| self.told("writing", &error))
+        self.client.execute(&statement, &parameters).await.map(drop)
+    }
+
+    /// See [`crate::sink::Sink::be_careful`].
+    pub(crate) fn be_careful(&mut self, careful: bool) {
+        self.careful = careful;
+    }
+
+    /// See [`crate::sink::Sink::met_refused_row`].
+    pub(crate) fn met_refused_row(&self) -> bool {
+        self.met_refused_row
     }
 
     async fn execute(&self, doing: &str, text: &str) -> Result<(), Failure> {
@@ -532,6 +597,19 @@ fn in_words(said: &DbError) -> String {
     format!("{}{detail} [{}]", said.message(), said.code().code()).replace('\n', " ")
 }
 
+/// It lies in the rows, whenever they are written: the value, a constraint, a limit of the program's, a
+/// trigger that raises.
+fn is_about_rows(said: &DbError) -> bool {
+    let code = said.code();
+    let class = code.code().get(..2).unwrap_or_default();
+    matches!(class, "22" | "23" | "54") || *code == SqlState::RAISE_EXCEPTION
+}
+
+fn reason(said: &DbError) -> String {
+    let text: String = in_words(said).chars().take(REASON_CHARS_MAX).collect();
+    format!("the database refuses it: {text}")
+}
+
 fn column_type(kind: ColumnKind) -> &'static str {
     match kind {
         ColumnKind::Text => "text",
@@ -573,30 +651,48 @@ fn put_mapped(mapping: &Mapping) -> String {
     )
 }
 
-fn column(kind: ColumnKind, cells: Vec<Cell>) -> Parameter {
-    let cells = cells.into_iter();
+fn bind_plain(rows: &[Plain]) -> Vec<Parameter> {
+    let names: Vec<String> = rows.iter().map(|row| row.table.to_string()).collect();
+    let keys: Vec<Vec<u8>> = rows.iter().map(|row| row.key.to_vec()).collect();
+    let values: Vec<Vec<u8>> =
+        rows.iter().map(|row| row.value.as_deref().unwrap_or_default().to_vec()).collect();
+    let versions: Vec<i64> = rows.iter().map(|row| signed(row.version)).collect();
+    vec![Box::new(names), Box::new(keys), Box::new(values), Box::new(versions)]
+}
+
+fn bind_mapped(mapping: &Mapping, rows: &[Put]) -> Vec<Parameter> {
+    let mut parameters = vec![column(mapping.key_kind(), rows.iter().map(|row| &row.key))];
+    for (index, (_, kind)) in mapping.fields().enumerate() {
+        parameters.push(column(kind, rows.iter().map(|row| &row.cells[index])));
+    }
+    let versions: Vec<i64> = rows.iter().map(|row| signed(row.version)).collect();
+    parameters.push(Box::new(versions));
+    parameters
+}
+
+fn column<'a>(kind: ColumnKind, cells: impl Iterator<Item = &'a Cell>) -> Parameter {
     match kind {
         ColumnKind::Text | ColumnKind::Json => Box::new(
             cells
                 .map(|cell| match cell {
-                    Cell::Text(text) | Cell::Json(text) => Some(text),
+                    Cell::Text(text) | Cell::Json(text) => Some(text.clone()),
                     _ => None,
                 })
                 .collect::<Vec<Option<String>>>(),
         ),
         ColumnKind::Integer => Box::new(
             cells
-                .map(|cell| if let Cell::Integer(number) = cell { Some(number) } else { None })
+                .map(|cell| if let Cell::Integer(number) = cell { Some(*number) } else { None })
                 .collect::<Vec<Option<i64>>>(),
         ),
         ColumnKind::Float => Box::new(
             cells
-                .map(|cell| if let Cell::Float(number) = cell { Some(number) } else { None })
+                .map(|cell| if let Cell::Float(number) = cell { Some(*number) } else { None })
                 .collect::<Vec<Option<f64>>>(),
         ),
         ColumnKind::Boolean => Box::new(
             cells
-                .map(|cell| if let Cell::Boolean(truth) = cell { Some(truth) } else { None })
+                .map(|cell| if let Cell::Boolean(truth) = cell { Some(*truth) } else { None })
                 .collect::<Vec<Option<bool>>>(),
         ),
     }

@@ -19,7 +19,7 @@ pub(crate) struct Plain {
     pub(crate) version: u64,
 }
 
-/// A row that does not fit its columns.
+/// A row that does not fit its columns, or that the database refuses for what is in it.
 #[derive(Debug)]
 pub(crate) struct Unfit {
     pub(crate) table: Arc<str>,
@@ -29,11 +29,29 @@ pub(crate) struct Unfit {
     pub(crate) reason: String,
 }
 
+/// A row for a mapped table.
+#[derive(Debug)]
+pub(crate) struct Put {
+    pub(crate) key: Cell,
+    /// In the mapping's order.
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) version: u64,
+    /// Key and value as they are in the replicated table.
+    pub(crate) row: (Bytes, Bytes),
+}
+
+impl Put {
+    /// What it is if the database refuses it.
+    pub(crate) fn refused(&self, mapping: &Mapping, reason: String) -> Unfit {
+        let (key, value) = self.row.clone();
+        Unfit { table: mapping.table.as_str().into(), key, value, version: self.version, reason }
+    }
+}
+
 /// What one mapped table gets.
 #[derive(Debug, Default)]
 pub(crate) struct Mapped {
-    /// Key, fields in the mapping's order, version.
-    pub(crate) puts: Vec<(Cell, Vec<Cell>, u64)>,
+    pub(crate) puts: Vec<Put>,
     pub(crate) deletes: Vec<Cell>,
 }
 
@@ -44,7 +62,7 @@ pub(crate) struct Prepared {
     /// By the index of the mapping.
     pub(crate) mapped: Vec<Mapped>,
     pub(crate) unfit: Vec<Unfit>,
-    /// Rows of mapped tables that are not in quarantine any more, if they ever were.
+    /// Rows that are not in quarantine any more, if they ever were.
     pub(crate) cleared: Vec<(Arc<str>, Bytes)>,
 }
 
@@ -88,8 +106,7 @@ impl Prepared {
         version: u64,
     ) {
         let Some((index, mapping)) = mapping else {
-            let (table, key, value) = (table.clone(), key.clone(), value.cloned());
-            return self.plain.push(Plain { table, key, value, version });
+            return self.add_plain(table, key, value, version);
         };
         let into = &mut self.mapped[index];
         let key_cell = mapping.key_cell(key);
@@ -97,7 +114,8 @@ impl Prepared {
             (None, _) => None,
             (Some(value), Ok(cell)) => match mapping.cells(value) {
                 Ok(cells) => {
-                    into.puts.push((cell.clone(), cells, version));
+                    let row = (key.clone(), value.clone());
+                    into.puts.push(Put { key: cell.clone(), cells, version, row });
                     self.cleared.push((table.clone(), key.clone()));
                     return;
                 }
@@ -113,6 +131,22 @@ impl Prepared {
             None => self.cleared.push((table.clone(), key.clone())),
             Some((value, reason)) => {
                 let (table, key, value) = (table.clone(), key.clone(), value.clone());
+                self.unfit.push(Unfit { table, key, value, version, reason });
+            }
+        }
+    }
+
+    fn add_plain(&mut self, table: &Arc<str>, key: &Bytes, value: Option<&Bytes>, version: u64) {
+        let (table, key, value) = (table.clone(), key.clone(), value.cloned());
+        if !table.contains('\0') {
+            return self.plain.push(Plain { table, key, value, version });
+        }
+        // A text in SQL has no place for it. Clients are refused such a name; a log may have one.
+        let table: Arc<str> = format!("{table:?}").into();
+        match value {
+            None => self.cleared.push((table, key)),
+            Some(value) => {
+                let reason = "the table's name has a NUL in it".to_owned();
                 self.unfit.push(Unfit { table, key, value, version, reason });
             }
         }
@@ -149,16 +183,24 @@ mod tests {
             (bytes("c"), latest(None)),
         ]);
         let other = BTreeMap::from([(bytes("k"), latest(Some("v")))]);
-        let rows = Rows::from([("orders".into(), orders), ("state".into(), other)]);
+        let odd = BTreeMap::from([(bytes("a"), latest(Some("v"))), (bytes("b"), latest(None))]);
+        let rows =
+            Rows::from([("orders".into(), orders), ("state".into(), other), ("o\0d".into(), odd)]);
         let prepared = Prepared::of(&rows, &[mapping]);
         assert_eq!(prepared.plain.len(), 1);
         let mapped = &prepared.mapped[0];
         let text = |text: &str| Cell::Text(text.to_owned());
-        assert_eq!(mapped.puts, [(text("a"), vec![Cell::Integer(1)], 9)]);
+        assert_eq!(mapped.puts.len(), 1);
+        let put = &mapped.puts[0];
+        assert_eq!((&put.key, &put.cells[..]), (&text("a"), &[Cell::Integer(1)][..]));
+        assert_eq!((put.version, &*put.row.0), (9, b"a".as_slice()));
         assert_eq!(mapped.deletes, [text("b"), text("c")], "an older b is no b");
-        assert_eq!(prepared.unfit.len(), 1);
-        assert!(prepared.unfit[0].reason.contains("amount"));
-        let cleared: Vec<&[u8]> = prepared.cleared.iter().map(|(_, key)| &**key).collect();
-        assert_eq!(cleared, [b"a", b"c"]);
+        let unfit: Vec<(&str, &[u8])> =
+            prepared.unfit.iter().map(|unfit| (&*unfit.table, &*unfit.key)).collect();
+        assert_eq!(unfit, [("\"o\\0d\"", b"a".as_slice()), ("orders", b"b")]);
+        assert!(prepared.unfit[1].reason.contains("amount"));
+        let cleared: Vec<(&str, &[u8])> =
+            prepared.cleared.iter().map(|(table, key)| (&**table, &**key)).collect();
+        assert_eq!(cleared, [("\"o\\0d\"", b"b".as_slice()), ("orders", b"a"), ("orders", b"c")]);
     }
 }

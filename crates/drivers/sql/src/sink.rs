@@ -52,6 +52,23 @@ impl Sink {
         }
     }
 
+    /// From now on a row that the database refuses for what is in it goes to quarantine, at the cost of a
+    /// savepoint a statement; or not. SQLite needs none.
+    pub(crate) fn be_careful(&mut self, careful: bool) {
+        match self {
+            Self::Postgres(postgres) => postgres.be_careful(careful),
+            Self::Sqlite(_) => {}
+        }
+    }
+
+    /// It failed for what is in a row: carefully it may go well.
+    pub(crate) fn met_refused_row(&self) -> bool {
+        match self {
+            Self::Postgres(postgres) => postgres.met_refused_row(),
+            Self::Sqlite(_) => false,
+        }
+    }
+
     /// Begins a transaction with the fence: nobody else has written, and this right still stands.
     pub(crate) async fn begin(&mut self, at: Mark) -> Result<(), Failure> {
         match self {
@@ -76,7 +93,7 @@ impl Sink {
     ) -> Result<(), Failure> {
         match self {
             Self::Postgres(postgres) => postgres.apply(prepared, mappings).await,
-            Self::Sqlite(sqlite) => sqlite.apply(&prepared, mappings),
+            Self::Sqlite(sqlite) => sqlite.apply(prepared, mappings),
         }
     }
 

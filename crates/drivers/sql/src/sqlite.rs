@@ -228,36 +228,41 @@ impl Sqlite {
     /// Writes rows.
     pub(crate) fn apply(
         &mut self,
-        prepared: &Prepared,
+        prepared: Prepared,
         mappings: &[Mapping],
     ) -> Result<(), Failure> {
-        let touched = !prepared.unfit.is_empty() || self.quarantined > 0;
-        let written = self.write(prepared, mappings, touched);
-        self.ask(written)?;
-        self.quarantined += prepared.unfit.len() as u64;
+        let written = self.write(prepared, mappings);
+        self.quarantined += self.ask(written)?;
         Ok(())
     }
 
-    fn write(
-        &self,
-        prepared: &Prepared,
-        mappings: &[Mapping],
-        touched: bool,
-    ) -> rusqlite::Result<()> {
+    /// How many rows went to quarantine.
+    fn write(&self, prepared: Prepared, mappings: &[Mapping]) -> rusqlite::Result<u64> {
+        let Prepared { plain, mapped, mut unfit, cleared } = prepared;
         let mut put = self.connection.prepare_cached(PUT_ROW)?;
         let mut delete = self.connection.prepare_cached(DELETE_ROW)?;
-        for Plain { table, key, value, version } in &prepared.plain {
+        for Plain { table, key, value, version } in &plain {
             match value {
                 Some(value) => put.execute(params![table, &**key, &**value, signed(*version)])?,
                 None => delete.execute(params![table, &**key])?,
             };
         }
-        for (mapped, mapping) in prepared.mapped.iter().zip(mappings) {
+        for (mut mapped, mapping) in mapped.into_iter().zip(mappings) {
             let mut put = self.connection.prepare_cached(&put_mapped(mapping))?;
-            for (key, cells, version) in &mapped.puts {
-                let cells = std::iter::once(key).chain(cells).map(value);
-                let version = Value::Integer(signed(*version));
-                put.execute(params_from_iter(cells.chain(std::iter::once(version))))?;
+            for row in mapped.puts {
+                let cells = std::iter::once(&row.key).chain(&row.cells).map(value);
+                let version = Value::Integer(signed(row.version));
+                let done = put.execute(params_from_iter(cells.chain(std::iter::once(version))));
+                match done {
+                    Ok(_) => {}
+                    Err(error) if self.refuses_row(&error) => {
+                        unfit.push(
+                            row.refused(mapping, format!("the database refuses it: {error}")),
+                        );
+                        mapped.deletes.push(row.key);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             let Mapping { sql, key, .. } = mapping;
             let delete = format!("DELETE FROM \"{sql}\" WHERE \"{key}\" = ?1");
@@ -266,13 +271,13 @@ impl Sqlite {
                 delete.execute([value(key)])?;
             }
         }
-        if touched {
+        if !unfit.is_empty() || self.quarantined > 0 {
             let mut clear = self.connection.prepare_cached(CLEAR_QUARANTINE)?;
-            for (table, key) in &prepared.cleared {
+            for (table, key) in &cleared {
                 clear.execute(params![table, &**key])?;
             }
             let mut put = self.connection.prepare_cached(PUT_QUARANTINE)?;
-            for unfit in &prepared.unfit {
+            for unfit in &unfit {
                 let version = signed(unfit.version);
                 put.execute(params![
                     unfit.table,
@@ -283,7 +288,13 @@ impl Sqlite {
                 ])?;
             }
         }
-        Ok(())
+        Ok(unfit.len() as u64)
+    }
+
+    /// A constraint or a trigger of somebody's does, and the transaction still stands.
+    fn refuses_row(&self, error: &rusqlite::Error) -> bool {
+        error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
+            && !self.connection.is_autocommit()
     }
 
     /// Moves the mark and commits; how many rows are in quarantine then.

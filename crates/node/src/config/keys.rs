@@ -246,6 +246,15 @@ fn walk(text: &str, table: &DeTable<'_>, known: Known, prefix: &str, found: &mut
     }
 }
 
+/// What makes a text no TOML, and where. The line itself is not shown: it may hold a password.
+pub(super) fn no_toml(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message();
+    let Some(span) = error.span() else { return message.to_owned() };
+    let before = text.get(..span.start).unwrap_or(text);
+    let column = 1 + before.rsplit('\n').next().unwrap_or_default().chars().count();
+    format!("line {}, column {column}: {message}", line_of(text, span.start))
+}
+
 /// The line of a place in a text, from 1.
 pub(super) fn line_of(text: &str, at: usize) -> usize {
     1 + text[..at.min(text.len())].matches('\n').count()

@@ -390,7 +390,18 @@ fn layered<T: serde::de::DeserializeOwned>(
         .add_source(over)
         .build()
         .and_then(config::Config::try_deserialize)
-        .map_err(|error| vec![error.to_string()])
+        .map_err(|error| vec![told(text, &error)])
+}
+
+/// Of a text that is no TOML, nothing is shown.
+fn told(text: &str, error: &config::ConfigError) -> String {
+    match error {
+        config::ConfigError::FileParse { cause, .. } => match cause.downcast_ref() {
+            Some(error) => keys::no_toml(text, error),
+            None => cause.to_string(),
+        },
+        other => other.to_string(),
+    }
 }
 
 /// Entrances for the fuzzer.
@@ -756,8 +767,8 @@ fn check_keys(
     environment: &BTreeMap<String, String>,
     known: keys::Known,
 ) -> Result<(), Vec<String>> {
-    let document = toml::de::DeTable::parse(text)
-        .map_err(|error| vec![error.to_string().trim().replace('\n', " ")])?;
+    let document =
+        toml::de::DeTable::parse(text).map_err(|error| vec![keys::no_toml(text, &error)])?;
     let mut problems: Vec<String> =
         keys::misplaced(text, document.get_ref(), known).iter().map(ToString::to_string).collect();
     for name in environment.keys() {

@@ -29,6 +29,21 @@ fn an_unknown_key_is_named_with_its_line_and_a_near_one() {
 }
 
 #[test]
+fn a_text_that_is_no_toml_is_told_by_line_and_column_and_not_shown() {
+    for (broken, place) in [
+        ("pair = \"trade\"\n[store]\nurl = \"postgres://u:hidden@h/d\n", "line 3, column 31: "),
+        ("[store]\nurl = postgres://u:hidden@h/d\n", "line 2, column 7: "),
+        ("[store]\nurl = \"a\"\nurl = \"postgres://u:hidden@h/d\"\n", "line 3, column 1: "),
+    ] {
+        let router = RouterConfig::parse(broken, &BTreeMap::new()).unwrap_err().join("\n");
+        for said in [problems(broken), router] {
+            assert!(said.starts_with(place), "{said}");
+            assert!(!said.contains("hidden") && !said.contains('\n'), "{said}");
+        }
+    }
+}
+
+#[test]
 fn sections_of_later_versions_are_refused_by_name() {
     let said = problems(&format!("{EXAMPLE}\n[hooks]\npromote = \"x\"\n"));
     assert!(said.contains("hooks is not built in this version"), "{said}");

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use hotpair_gateway::passwords;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::line_of;
+use super::keys::{line_of, no_toml};
 
 /// The file's one table.
 pub(crate) const TABLE: &str = "users";
@@ -47,8 +47,7 @@ impl Users {
 
 /// Names and hashes of a users file's text.
 pub(crate) fn users_rows(text: &str) -> Result<Vec<(String, String)>, Vec<String>> {
-    let document =
-        DeTable::parse(text).map_err(|error| vec![error.to_string().trim().replace('\n', " ")])?;
+    let document = DeTable::parse(text).map_err(|error| vec![no_toml(text, &error)])?;
     let (mut rows, mut problems) = (Vec::new(), Vec::new());
     for (key, value) in document.get_ref() {
         let line = line_of(text, key.span().start);
@@ -100,7 +99,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
 /// all.
 pub(crate) fn with_user(text: &str, name: &str, hash: &str) -> Result<String, Vec<String>> {
     let mut wanted = users_rows(text)?;
-    let document = DeTable::parse(text).map_err(|error| vec![error.to_string()])?;
+    let document = DeTable::parse(text).map_err(|error| vec![no_toml(text, &error)])?;
     let users = document.get_ref().iter().find(|(key, _)| key.get_ref() == TABLE);
     let line = format!("{} = \"{hash}\"\n", quoted(name));
     let changed = match users.map(|(key, value)| (key, value.get_ref())) {
@@ -204,6 +203,8 @@ mod tests {
             assert!(problems.iter().any(|problem| problem.starts_with(begin)), "{problems:?}");
         }
         assert!(!problems.concat().contains("secret"));
-        assert!(users_rows("[users").is_err());
+        let broken = users_rows("[users]\nann = \"secret\nbob = 1\n").unwrap_err().concat();
+        assert!(broken.starts_with("line 2, column "), "{broken}");
+        assert!(!broken.contains("secret"), "{broken}");
     }
 }

@@ -94,6 +94,9 @@ impl Hands {
             "tables read from disk"
         );
         let head = Arc::new(AtomicU64::new(history.head()));
+        if let Some(store) = &settings.store {
+            store.reaches(history.head());
+        }
         *store.write().unwrap_or_else(PoisonError::into_inner) = recovered.store;
         let feed = Feed::default();
         feed.reset(history.head());
@@ -350,6 +353,7 @@ impl Hands {
             let whole = self.replication.sound() && !self.failed;
             let oldest = self.disk.oldest();
             store.tell(&self.replication, self.remembered.cluster, whole, oldest);
+            store.reaches(self.head.load(Ordering::Acquire));
         }
     }
 
@@ -460,6 +464,8 @@ impl Hands {
                     let mut store = store.write().unwrap_or_else(PoisonError::into_inner);
                     self.replication.appended(now, last, &mut store, &mut fx);
                 }
+                // Not only when the turn ends: with a lot to take in it lasts.
+                self.tell_store();
                 self.carry_out(fx);
             }
             AppendOutcome::Full(what) => {

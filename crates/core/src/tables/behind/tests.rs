@@ -151,3 +151,22 @@ fn rows_in_quarantine_are_told_until_there_are_none() {
     behind.written(T, mark(1, 7, 12), 0);
     assert_eq!(behind.trouble(T), None);
 }
+
+#[test]
+fn rows_in_a_shared_quarantine_are_the_next_masters_to_tell() {
+    let master = told(Some(2), &[(1, 7, 1), (2, 8, 11)], 20);
+    let standby = told(None, &[(1, 7, 1), (2, 8, 11)], 20);
+    let mut behind = open(Sink::Shared, 2, mark(1, 7, 10));
+    behind.written(T, mark(2, 8, 20), 3);
+    behind.note(T, &master, 20);
+    assert!(behind.trouble(T).unwrap().contains("hotpair_quarantine"));
+    // A step that was under way may still end well.
+    behind.note(T, &standby, 20);
+    behind.written(T, mark(2, 8, 20), 3);
+    behind.note(T, &standby, 20);
+    assert_eq!((behind.trouble(T), behind.quarantined()), (None, 0));
+    let mut own = open(Sink::Own, 0, mark(1, 7, 10));
+    own.written(T, mark(2, 8, 20), 3);
+    own.note(T, &standby, 20);
+    assert_eq!(own.quarantined(), 3, "a copy of one's own stays one's own");
+}
