@@ -104,7 +104,9 @@ impl FromStr for Server {
         }
         let odd = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
         if config.get_hosts().iter().any(odd) {
-            return Err(refused("there are two @ in its address: write %40 for one of the password"));
+            return Err(refused(
+                "there are two @ in its address: write %40 for one of the password",
+            ));
         }
         if config.get_dbname().is_none() {
             return Err(ServerError::Missing("database"));
