@@ -536,6 +536,8 @@ fn passwords_that_travel_in_plain_text_to_another_machine_are_told() {
     let doubts = |login: &str| {
         let users = folder.path().join("users.toml");
         std::fs::write(&users, "").unwrap();
+        let of_its_owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&users, of_its_owner).unwrap();
         let text = EXAMPLE.replace(
             "[sessions]",
             &format!("[upstream]\nlogin = {login:?}\n[sessions]\nusers_file = {users:?}"),
