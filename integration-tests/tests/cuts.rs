@@ -28,7 +28,7 @@ const CUT_MIN: Duration = Duration::from_secs(6);
 /// A tenth of one core, as the program is shipped (`cargo test --release --test cuts`). Without
 /// optimisation it uses several times as much, and more on a machine whose neighbours are busy: then
 /// what is looked for is a loop that never rests.
-const PROCESSOR_SHARE_MAX: f64 = if cfg!(debug_assertions) { 0.40 } else { 0.10 };
+const PROCESSOR_SHARE_MAX: f64 = if cfg!(debug_assertions) { 0.25 } else { 0.10 };
 
 /// The hosts, what runs on them, and the client.
 struct Lab {
