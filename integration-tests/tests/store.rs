@@ -8,6 +8,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use hotpair_integration_tests::data_steps::relieved;
@@ -304,7 +306,8 @@ fn a_file_that_is_lost_is_made_anew_and_one_that_is_damaged_or_anothers_is_refus
 /// How often everything was copied into a node's database.
 fn copies(node: &Node) -> usize {
     let log = fs::read_to_string(node.folder().join("log")).unwrap();
-    log.matches("the store gets a copy").count()
+    // One that is begun while the node itself loads is dropped, and counts for nothing.
+    log.matches("the store is copied").count()
 }
 
 #[test]
@@ -323,7 +326,11 @@ fn each_node_has_a_copy_of_its_own_in_sqlite_and_both_are_the_same() {
     lab.pair.nodes.iter().for_each(|node| drop(reaches(node, "current").unwrap()));
     let before: Vec<usize> = lab.pair.nodes.iter().map(copies).collect();
     goes_on(&load, 500);
+    // It falls with changes that the other one never saw.
+    lab.freeze(survivor).unwrap();
+    thread::sleep(Duration::from_millis(100));
     lab.kill(master).unwrap();
+    lab.thaw(survivor).unwrap();
     goes_on(&load, 100);
     lab.start(master).unwrap();
     lab.in_sync().unwrap();

@@ -484,7 +484,10 @@ impl Hands {
         if self.failed {
             return;
         }
-        if let Some(store) = &mut self.store_end {
+        // The end of a loading is no change of files: those behind have begun a copy of it already.
+        if let Some(store) = &mut self.store_end
+            && effect != TablesEffect::FinishLoading
+        {
             store.files_change();
         }
         let done = match effect {
