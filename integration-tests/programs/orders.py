@@ -2,7 +2,7 @@
 
     orders.py PORT FOLDER
 
-FOLDER/effects   one line an effect: the key that it was for, on the disk before anything is answered
+FOLDER/effects   one line an effect: the key that it was for, in the file before anything is answered
 FOLDER/act       WHEN WHAT, taken away by the call that does it
                  WHEN: before, after (the effect)   WHAT: die, cut, wait (until FOLDER/waiting is gone)
 
@@ -35,7 +35,6 @@ def count_effect(key):
     with open(EFFECTS, "a", encoding="ascii") as file:
         file.write(key + "\n")
         file.flush()
-        os.fsync(file.fileno())
 
 
 class Orders(BaseHTTPRequestHandler):

@@ -98,6 +98,10 @@ impl Drop for Relay {
 
 fn pass_on(near: &TcpStream, target: SocketAddr, orders: &Arc<Orders>) -> io::Result<()> {
     let born = orders.severed.load(Ordering::Relaxed);
+    if orders.held.load(Ordering::Relaxed) {
+        // Whoever calls while it holds would have been put through.
+        orders.held_back.fetch_add(1, Ordering::Relaxed);
+    }
     if !orders.wait_while_held(born) {
         return Ok(());
     }
@@ -157,7 +161,11 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+
+    const LONG: Duration = Duration::from_secs(10);
 
     /// A relay in front of an echo.
     fn echo() -> (Relay, Port) {
@@ -183,15 +191,20 @@ mod tests {
     fn what_is_held_comes_later_and_what_is_severed_never() {
         let (relay, _port) = echo();
         let mut stream = TcpStream::connect(relay.address()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
         stream.write_all(b"1").unwrap();
         assert_eq!(heard(&mut stream), Some(b'1'));
         relay.hold();
         stream.write_all(b"2").unwrap();
+        let since = Instant::now();
+        while !relay.has_held_back() {
+            assert!(since.elapsed() < LONG, "what came was not held back");
+            thread::sleep(PAUSE);
+        }
+        stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         assert_eq!(heard(&mut stream), None);
-        assert!(relay.has_held_back());
         relay.release();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
         assert_eq!(heard(&mut stream), Some(b'2'));
         relay.hold();
         stream.write_all(b"3").unwrap();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use hotpair_lab::node::{Pair, hotpair};
 use hotpair_lab::wait::eventually;
+use serde_json::json;
 
 /// Longer than anything takes that comes at all, on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -42,6 +43,19 @@ pub fn serves(pair: &Pair, node: usize) -> Result<u64> {
         let role = pair.nodes[node].role()?;
         ensure!(role.serving, "{role:?}");
         Ok(role.epoch)
+    })
+}
+
+/// Switches over: ordered again until it is done, as a busy machine's may be refused or undone; who
+/// serves then.
+pub fn switch_over(pair: &Pair) -> Result<usize> {
+    eventually(LIMIT, "a switch is done", || {
+        let master = settled(pair)?;
+        let admin = pair.nodes[master].admin().with_limit(LIMIT);
+        let answer = admin.post("/switchover", &json!({"dry_run": false}))?;
+        ensure!(answer.status == 200, "{answer:?}");
+        serves(pair, 1 - master)?;
+        Ok(1 - master)
     })
 }
 

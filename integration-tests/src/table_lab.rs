@@ -156,9 +156,12 @@ impl TableLab {
     /// The token of a new session, by whoever serves.
     pub fn token(&self) -> Result<String> {
         let body = json!({"user": self.user.name, "password": self.user.password});
-        let answer = self.pair.nodes[self.master()?].client().post("/v1/login", &body)?.json()?;
-        let token = answer["data"]["session"].as_str();
-        Ok(token.with_context(|| format!("no session in {answer}"))?.to_owned())
+        eventually(LIMIT, "a session", || {
+            let answer = self.pair.nodes[self.master()?].client().post("/v1/login", &body)?;
+            let answer = answer.json()?;
+            let token = answer["data"]["session"].as_str();
+            Ok(token.with_context(|| format!("no session in {answer}"))?.to_owned())
+        })
     }
 
     /// A session of its own, with its attempts limited so, and with the patience it was given.

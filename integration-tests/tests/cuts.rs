@@ -10,7 +10,7 @@ use std::env;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use hotpair_integration_tests::steps::{LIMIT, settled};
 use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::checker::{Fault, History, check};
@@ -106,7 +106,11 @@ impl Lab {
     }
 
     fn server_of(&self, node: usize) -> usize {
-        self.zookeeper.server_of(self.network.address(NODES[node])).unwrap()
+        let address = self.network.address(NODES[node]);
+        eventually(LIMIT, "a server has the node as its client", || {
+            self.zookeeper.server_of(address).context("none")
+        })
+        .unwrap()
     }
 }
 

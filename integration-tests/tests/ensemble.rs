@@ -43,7 +43,7 @@ fn servers_that_die_and_come_back_never_make_two_masters_and_lose_no_request() {
     pair.start().unwrap();
     settled(&pair).unwrap();
     let load = Load::start(&pair, Plan::default());
-    let leader = zookeeper.leader().unwrap();
+    let leader = zookeeper.wait_for_leader().unwrap();
     zookeeper.kill(leader).unwrap();
     std::thread::sleep(A_WHILE);
     settled(&pair).unwrap();

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use hotpair_integration_tests::steps::{LIMIT, serves, settled};
+use hotpair_integration_tests::steps::{LIMIT, serves, settled, switch_over};
 use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::investment::{InvestmentSystem, positions};
 use hotpair_lab::need::{Need, install};
@@ -136,9 +136,7 @@ fn updates_are_followed_by_the_master_only_before_and_after_a_switch_and_a_kill(
     assert_eq!(desk.status(1 - master).unwrap()["feed"]["state"], "off");
     desk.system.wait_for_subscribers(1).unwrap();
 
-    let answer = desk.node(master).admin().post("/switchover", &json!({"dry_run": false})).unwrap();
-    assert_eq!(answer.json().unwrap()["done"], true, "{}", answer.body);
-    serves(&desk.pair, 1 - master).unwrap();
+    assert_eq!(switch_over(&desk.pair).unwrap(), 1 - master);
     desk.feed_is(1 - master, "live").unwrap();
     desk.ensure_flows(1 - master).unwrap();
     // The old one dropped the data and the subscription with it.

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which report by panicking")]
 
 use anyhow::{Result, ensure};
-use hotpair_integration_tests::steps::{LIMIT, serves, settled};
+use hotpair_integration_tests::steps::{LIMIT, serves, settled, switch_over};
 use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::investment::InvestmentSystem;
 use hotpair_lab::node::{Node, Pair};
@@ -164,11 +164,9 @@ fn a_database_that_stands_still_holds_up_its_dataset_and_nothing_else() {
     let echo = pair.nodes[master].call(1901, &json!({"still": "here"})).unwrap();
     assert_eq!(echo["error_no"], 0, "{echo}");
     // The switch does not wait for it, the old master's query is cancelled, the new one's begins.
-    let answer =
-        pair.nodes[master].admin().post("/switchover", &json!({"dry_run": false})).unwrap();
-    assert_eq!(answer.json().unwrap()["done"], true, "{}", answer.body);
-    serves(&pair, 1 - master).unwrap();
+    assert_eq!(switch_over(&pair).unwrap(), 1 - master);
     runs("1");
+    assert_eq!(settled(&pair).unwrap(), 1 - master);
     pair.nodes[1 - master].kill().unwrap();
     serves(&pair, master).unwrap();
     let echo = pair.nodes[master].call(1901, &json!({"still": "here"})).unwrap();

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use hotpair_integration_tests::data_steps::relieved;
 use hotpair_integration_tests::rows::Client;
 use hotpair_integration_tests::sql::{alert_says, in_postgres, same};
-use hotpair_integration_tests::steps::{LIMIT, serves, settled};
+use hotpair_integration_tests::steps::{LIMIT, settled, switch_over};
 use hotpair_integration_tests::table_lab::{Options, TableLab};
 use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::certificates::Certificates;
@@ -153,9 +153,6 @@ fn a_query_that_nobody_waits_for_any_more_is_cancelled_over_tls() {
         .unwrap();
     };
     one_runs();
-    let order = json!({"dry_run": false});
-    let answer = pair.nodes[master].admin().post("/switchover", &order).unwrap();
-    assert_eq!(answer.json().unwrap()["done"], true, "{}", answer.body);
-    serves(&pair, 1 - master).unwrap();
+    assert_eq!(switch_over(&pair).unwrap(), 1 - master);
     one_runs();
 }

@@ -210,17 +210,19 @@ fn a_router_that_does_not_hold_answers_at_once_and_again_when_served() {
         "{functions}"
     );
     let master = lab.in_sync().unwrap();
+    // Nobody takes over while the other one stands still: the first answer is known.
+    lab.freeze(1 - master).unwrap();
     lab.kill(master).unwrap();
-    let mut seen = BTreeMap::<String, u64>::new();
+    let answer = ask(&router, "/v1/call", &look()).unwrap();
+    assert!(is_switching(&answer), "{answer}");
+    lab.thaw(1 - master).unwrap();
     eventually(LIMIT, "the next master answers", || {
         let answer = ask(&router, "/v1/call", &look())?;
-        *seen.entry(answer["error_no"].to_string()).or_default() += 1;
         assert!(answer["error_no"] == 0 || is_switching(&answer), "{answer}");
         ensure!(answer["error_no"] == 0, "{answer}");
         Ok(())
     })
     .unwrap();
-    assert!(seen.contains_key("308000000"), "nobody takes over in no time: {seen:?}");
     lab.start(master).unwrap();
     lab.in_sync().unwrap();
 
@@ -228,8 +230,9 @@ fn a_router_that_does_not_hold_answers_at_once_and_again_when_served() {
     let bound = Duration::from_millis(router.status().unwrap()["bound_ms"].as_u64().unwrap());
     let second = lab.in_sync().unwrap();
     lab.kill(1 - second).unwrap();
-    lab.kill(second).unwrap();
+    // The router may know of it before the one who killed it does.
     let gone = Instant::now();
+    lab.kill(second).unwrap();
     eventually(LIMIT + bound, "the empty answer", || {
         let answer = ask(&router, "/v1/call", &look())?;
         let early = gone.elapsed() < bound;

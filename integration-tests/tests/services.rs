@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use hotpair_integration_tests::steps::{LIMIT, serves, settled};
+use hotpair_integration_tests::steps::{LIMIT, serves, settled, switch_over};
 use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::http::Answer;
 use hotpair_lab::node::{Node, Pair};
@@ -254,12 +254,9 @@ fn at_a_planned_switch_the_port_goes_over_and_leads_to_other_members_if_an_opera
     let mut client = Client::of(front, "c");
     client.says("pitch");
 
-    assert_eq!(settled(&scene.pair).unwrap(), master);
-    let switched = node.admin().with_limit(LIMIT).post("/switchover", &json!({})).unwrap();
-    assert_eq!(switched.status, 200, "{switched:?}");
+    assert_eq!(switch_over(&scene.pair).unwrap(), 1 - master);
     client.is_cut().unwrap();
     let other = &scene.pair.nodes[1 - master];
-    serves(&scene.pair, 1 - master).unwrap();
     let client = eventually(LIMIT, "the port is open again", || Client::connect(front)).unwrap();
     assert_eq!(client.name, "c");
     let service = until(other, "it governs", |service| service["governing"] == true);

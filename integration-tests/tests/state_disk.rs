@@ -127,6 +127,7 @@ fn a_master_that_dies_with_a_full_disk_is_succeeded_by_one_that_has_everything()
     lab.in_sync().unwrap();
     let acknowledged = fill(&client, master);
     alerted(&lab.pair.nodes[master], "disk").unwrap();
+    assert_eq!(lab.in_sync().unwrap(), master);
     lab.kill(master).unwrap();
     serves(&lab.pair, 1 - master).unwrap();
     all_there(&client, acknowledged).unwrap();
@@ -305,7 +306,7 @@ fn a_missing_mount_is_an_alert_and_no_hang_and_heals_when_it_is_back() {
     lab.kill(1 - master).unwrap();
     let link = link(links.path(), master);
     fs::remove_file(&link).unwrap();
-    lab.start(1 - master).unwrap();
+    lab.pair.nodes[1 - master].start_and_wait().unwrap();
     goes_on_alone(&lab, &client, master);
     // A place to mount at where nothing is mounted.
     fs::create_dir(&link).unwrap();

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use hotpair_integration_tests::data_steps::relieved;
@@ -326,11 +326,19 @@ fn each_node_has_a_copy_of_its_own_in_sqlite_and_both_are_the_same() {
     lab.pair.nodes.iter().for_each(|node| drop(reaches(node, "current").unwrap()));
     let before: Vec<usize> = lab.pair.nodes.iter().map(copies).collect();
     goes_on(&load, 500);
-    // It falls with changes that the other one never saw.
-    lab.freeze(survivor).unwrap();
-    thread::sleep(Duration::from_millis(100));
-    lab.kill(master).unwrap();
-    lab.thaw(survivor).unwrap();
+    // It falls with changes that the other one never saw, before it does without the other one.
+    loop {
+        assert_eq!(lab.in_sync().unwrap(), master);
+        lab.freeze(survivor).unwrap();
+        let frozen = Instant::now();
+        thread::sleep(Duration::from_millis(100));
+        if frozen.elapsed() < Duration::from_millis(500) {
+            lab.kill(master).unwrap();
+            lab.thaw(survivor).unwrap();
+            break;
+        }
+        lab.thaw(survivor).unwrap();
+    }
     goes_on(&load, 100);
     lab.start(master).unwrap();
     lab.in_sync().unwrap();

@@ -153,6 +153,13 @@ impl ZooKeeper {
             .find(|server| matches!(self.mode(*server), Ok(Mode::Leader | Mode::Standalone)))
     }
 
+    /// The server that leads, as soon as one says so: a busy one is asked again.
+    pub fn wait_for_leader(&self) -> Result<usize> {
+        eventually(READY_LIMIT, "a ZooKeeper server leads", || {
+            self.leader().context("none of them says that it does")
+        })
+    }
+
     /// The server that the host with this address is connected to. For hosts of a network only: on
     /// loopback everybody has the same address, and so has whoever shares a host with a server.
     #[must_use]

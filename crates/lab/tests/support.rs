@@ -34,7 +34,7 @@ fn a_lone_server_serves_again_after_a_kill_with_the_data_it_had() {
 #[test]
 fn an_ensemble_elects_another_leader_when_its_own_is_frozen() {
     let zookeeper = ZooKeeper::ensemble(3).unwrap();
-    let first = zookeeper.leader().expect("an ensemble that serves has a leader");
+    let first = zookeeper.wait_for_leader().unwrap();
     zookeeper.freeze(first).unwrap();
     let second = eventually(Duration::from_secs(60), "another leads", || {
         let leader = zookeeper.leader();
@@ -57,7 +57,7 @@ fn an_ensemble_on_three_hosts_goes_on_without_the_one_cut_off() {
     let network = Network::new(3).unwrap();
     let hosts: Vec<Host> = network.hosts().collect();
     let zookeeper = ZooKeeper::start_on(&network, &hosts, &Settings::default()).unwrap();
-    let first = zookeeper.leader().expect("an ensemble that serves has a leader");
+    let first = zookeeper.wait_for_leader().unwrap();
     let cut = network.port_down(hosts[first]).unwrap();
     eventually(Duration::from_secs(60), "another leads, the first serves no more", || {
         let others: Vec<usize> = (0..3).filter(|server| *server != first).collect();

@@ -8,7 +8,7 @@
 //! | action | |
 //! |---|---|
 //! | `kill PID`, `freeze PID` | the signal to that process: itself, or its peer |
-//! | `wait` | the file becomes `….reached`, and the process waits until that is gone, for a moment at most |
+//! | `wait` | the file becomes `….reached`, and the process waits until that is gone; after a moment it goes on all the same, and the file becomes `….missed` |
 
 pub(crate) use switched::{at, before, reach, written};
 
@@ -116,7 +116,12 @@ mod switched {
 
     fn wait(reached: &Path) {
         let until = Instant::now() + WAIT_MAX;
-        while reached.exists() && Instant::now() < until {
+        while reached.exists() {
+            if Instant::now() >= until {
+                // The one of the two that finds the file knows how it ended.
+                let _ = fs::rename(reached, reached.with_extension("missed"));
+                return;
+            }
             thread::sleep(Duration::from_millis(1));
         }
     }

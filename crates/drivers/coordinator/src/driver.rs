@@ -419,7 +419,7 @@ impl Worker {
         let plan = Plan { session: Some(info), session_timeout, within, at_drop: AtDrop::Close };
         let closing = async {
             let client = connection::connect(&self.settings.access, &server, plan).await?;
-            Ok::<bool, ConnectError>(short_session::close(client).await)
+            Ok::<bool, ConnectError>(short_session::close(client, left()).await)
         };
         let closed = connection::runtime()
             .map(|runtime| runtime.block_on(async { tokio::time::timeout(left(), closing).await }));

@@ -24,7 +24,7 @@ pub(crate) enum ShortSessionError {
 
 /// What a short session asks for.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long the server gets to confirm that the session is closed.
+/// How long the server gets to confirm that the session of an errand is closed.
 const CLOSE_TIME_MAX: Duration = Duration::from_millis(300);
 
 /// Runs the errand on the first server that lets us in.
@@ -42,7 +42,7 @@ pub(crate) async fn run<T: Send + 'static>(
                 let whole = async {
                     let client = open(&access).await?;
                     let result = errand(&client).await;
-                    close(client).await;
+                    close(client, CLOSE_TIME_MAX).await;
                     Ok(result)
                 };
                 let timed = tokio::time::timeout(within, whole).await;
@@ -83,9 +83,9 @@ async fn open(access: &Access) -> Result<Client, ShortSessionError> {
     Err(ShortSessionError::Unreachable(reasons.join("; ")))
 }
 
-/// Closes the session by dropping its last handle; waits for the server's word, not for long.
+/// Closes the session by dropping its last handle; waits so long for the server's word.
 /// True when the server confirmed it.
-pub(crate) async fn close(client: Client) -> bool {
+pub(crate) async fn close(client: Client, within: Duration) -> bool {
     let mut states = client.state_watcher();
     drop(client);
     let closed = async {
@@ -96,5 +96,5 @@ pub(crate) async fn close(client: Client) -> bool {
             }
         }
     };
-    tokio::time::timeout(CLOSE_TIME_MAX, closed).await.unwrap_or(false)
+    tokio::time::timeout(within, closed).await.unwrap_or(false)
 }

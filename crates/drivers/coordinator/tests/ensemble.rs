@@ -7,14 +7,17 @@ mod support;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use hotpair_coordinator::ZooKeeperSettings;
 use hotpair_core::pair::fact::{Answer, ZooKeeperEvent};
-use support::{Node, Server, identity, settings};
+use support::{Node, Server, T, identity, settings};
 
 #[tokio::test]
 async fn a_session_moves_to_another_server_with_all_that_it_holds() {
     let mut servers = Server::ensemble();
     let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.address).collect();
-    let mut node = Node::new(settings(&addresses), identity("A", 1));
+    // Another leader is elected in a few seconds.
+    let patient = ZooKeeperSettings { session_timeout: T * 4, ..settings(&addresses) };
+    let mut node = Node::new(patient, identity("A", 1));
     let session = node.open().await;
     let (epoch, epoch_version) = node.become_master().await;
     // Whichever it uses: each in turn is killed and comes back, the leader among them.

@@ -16,7 +16,9 @@ use support::{Node, Server, T, identity, settings};
 #[tokio::test]
 async fn after_a_server_restart_the_same_session_is_back_and_a_look_arms_the_watch() {
     let mut server = Server::start();
-    let (mut a, mut b) = (Node::on(&server, "A", 1).await, Node::on(&server, "B", 2).await);
+    let servers = [server.address];
+    let mut a = Node::patient(&servers, "A", 1).await;
+    let mut b = Node::patient(&servers, "B", 2).await;
     let (epoch, epoch_version) = a.become_master().await;
     let before = b.look().await.master.expect("A's");
     server.kill();
@@ -68,6 +70,8 @@ async fn a_frozen_server_is_noticed_in_time_and_what_was_under_way_is_ambiguous(
                     assert_eq!(trouble, LookTrouble::NoAnswer);
                     failed = true;
                 }
+                // The heartbeat of the round before, carried out after all.
+                ZooKeeperEvent::MasterChanged { gone: false } => {}
                 other => panic!("{other:?} is not expected of a frozen server"),
             }
         }
@@ -86,7 +90,7 @@ async fn an_expired_session_is_told_by_the_server_when_it_is_back() {
     let (epoch, epoch_version) = a.become_master().await;
     server.freeze();
     a.until_is(&ZooKeeperEvent::Disconnected).await;
-    tokio::time::sleep(T * 3 / 2).await; // the server's clock runs on while it is frozen
+    tokio::time::sleep(T * 5 / 4).await; // the server's clock runs on while it is frozen
     server.thaw();
     // Depending on who is faster, the session is back for a moment or over at once.
     let ended = |event| match event {
@@ -141,7 +145,7 @@ async fn a_server_that_never_answers_does_not_keep_the_others_from_being_tried()
         let started = Instant::now();
         node.open().await;
         let took = started.elapsed();
-        assert!(took < T / 3 + Duration::from_secs(1), "{took:?}");
+        assert!(took < T / 3 + Duration::from_secs(3), "{took:?}");
         node.look().await;
     }
 }

@@ -111,6 +111,8 @@ const MEMORY_KIB_MAX: u32 = 1 << 20;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -142,14 +144,17 @@ mod tests {
         let mut answers = Vec::new();
         let mut tasks: Vec<_> = all.map(Box::pin).collect();
         // Each is polled once before any is waited for: all ask at the same time.
+        let since = Instant::now();
         for task in &mut tasks {
             let polled =
                 std::future::poll_fn(|context| std::task::Poll::Ready(task.as_mut().poll(context)));
             answers.push(polled.await);
         }
+        // Where that was interrupted, some were checked meanwhile, and others had their place.
+        let checked = THREADS * usize::try_from(since.elapsed().as_millis() / 5 + 1).unwrap();
         let refused =
             answers.iter().filter(|a| matches!(a, std::task::Poll::Ready(Err(_)))).count();
-        assert!((200 - LOGINS_WAITING_MAX - THREADS..200).contains(&refused), "{refused}");
+        assert!((200 - LOGINS_WAITING_MAX - checked..200).contains(&refused), "{refused}");
         assert_eq!(tasks.swap_remove(0).await, Ok(true));
     }
 }

@@ -3,10 +3,11 @@
 #![allow(dead_code, unreachable_pub, missing_debug_implementations)] // each binary uses its part
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use hotpair_coordinator::{Access, FunctionEntry, ZooKeeperDriver, ZooKeeperSettings};
@@ -217,8 +218,18 @@ fn class_path(tls: bool) -> String {
     path
 }
 
+/// A port that no other test here gets, and the kernel gives to no outgoing connection: a server binds
+/// it a second later, and once more when it is started again.
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 97).expect("below 97") * 31;
+    loop {
+        let step = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8_000 + step % 4_000));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 pub fn now() -> Moment {
@@ -284,6 +295,14 @@ impl Node {
         Self { driver, facts, generation: 0, sync: SyncBound::Missing, handover }
     }
 
+    /// One that bears the silence of a server that is started again.
+    pub async fn patient(servers: &[SocketAddr], name: &str, instance: u128) -> Self {
+        let settings = ZooKeeperSettings { session_timeout: T * 4, ..settings(servers) };
+        let mut node = Self::new(settings, identity(name, instance));
+        node.open().await;
+        node
+    }
+
     /// A node with an open session.
     pub async fn on(server: &Server, name: &str, instance: u128) -> Self {
         let mut node = Self::new(settings(&[server.address]), identity(name, instance));
@@ -300,13 +319,21 @@ impl Node {
         self.order(ZooKeeperRequest::OpenSession);
     }
 
+    /// A server that has just started may be too slow for one attempt: tried again, as control does.
     pub async fn open(&mut self) -> SessionId {
-        self.order_session();
-        self.until(|event| match event {
-            ZooKeeperEvent::SessionOpened { session, .. } => Some(session),
-            _ => None,
-        })
-        .await
+        let until = Instant::now() + LONG;
+        loop {
+            self.order_session();
+            let opened = self.until(|event| match event {
+                ZooKeeperEvent::SessionOpened { session, .. } => Some(Ok(session)),
+                ZooKeeperEvent::ConnectFailed { reason } => Some(Err(reason)),
+                _ => None,
+            });
+            match opened.await {
+                Ok(session) => return session,
+                Err(reason) => assert!(Instant::now() < until, "{reason}"),
+            }
+        }
     }
 
     /// Drops the driver; returns when its thread is gone.

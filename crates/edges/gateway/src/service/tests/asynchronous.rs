@@ -388,7 +388,7 @@ async fn a_client_that_takes_nothing_is_cut() {
 async fn what_an_old_mastership_was_at_is_committed_by_the_next_one_alone() {
     let mut served = serving();
     let session = served.session().await;
-    served.call(sleep_call(&session, 1, 30)).await;
+    served.call(sleep_call(&session, 1, 300)).await;
     let key = row_key(session_key(&session), "1");
     let is_over = |served: &Served| {
         served.tables.look(|store| Ticketed::is_over(&store.get(RESULTS, &key).unwrap().value))
