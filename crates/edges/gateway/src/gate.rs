@@ -151,7 +151,7 @@ impl GateKeeper {
         self.close(self.last);
         self.last = epoch;
         self.open_ns = (self.gate.shared.now_ns)();
-        // Told before it is true: a process killed in between has said too much, never too little.
+        // Said before it is true. A thread writes it down: a kill within that moment may lose the line.
         self.say(epoch, until, None);
         self.gate.shared.until_ns.store(nanoseconds(until), Ordering::SeqCst);
         self.gate.shared.state.store(epoch.0 << 1, Ordering::SeqCst);
