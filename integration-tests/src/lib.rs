@@ -1,7 +1,7 @@
 //! What only tests need beside the laboratory ([`hotpair_lab`]): a turn on the machine, a container
 //! with a real systemd, a node's journal, a way between nodes that can be closed, ZooKeeper's data
-//! from outside, a program beside the nodes, what stands in an SQL database, how long the machine stood
-//! still, steps that many tests take, and a pair with sessions that is broken by a drawn plan.
+//! from outside, a program beside the nodes, what stands in an SQL database, steps that many tests take,
+//! and a pair with sessions that is broken by a drawn plan.
 
 use std::path::Path;
 
@@ -14,7 +14,6 @@ pub mod relay;
 pub mod rows;
 pub mod small_disk;
 pub mod sql;
-pub mod stalls;
 pub mod steps;
 pub mod table_lab;
 pub mod turn;

@@ -26,7 +26,6 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use hotpair_integration_tests::journal::Journal;
 use hotpair_integration_tests::relay::Relay;
-use hotpair_integration_tests::stalls::Stalls;
 use hotpair_integration_tests::turn::Turn;
 use hotpair_lab::checker::{Gate, History, check};
 use hotpair_lab::node::Pair;
@@ -108,11 +107,10 @@ fn two_masters_that_meet_late_are_one_within_a_ping_and_raise_both_alarms() {
             Ok(())
         })
         .unwrap();
-        let stalls = Stalls::watch();
         for relay in &relays {
             relay.open().unwrap();
         }
-        let outcome = end(&mut pair, true, &stalls);
+        let outcome = end(&mut pair, true);
         print(&format_args!("start {start}: {outcome}"));
         assert!(outcome.masters.len() >= 2, "both were master: {outcome}");
         troubles.extend(outcome.troubles.into_iter().map(|why| format!("start {start}: {why}")));
@@ -146,17 +144,16 @@ impl Display for StartOutcome {
 /// One start of both nodes until all alarms, if there must be some, could be heard; and whether there
 /// must be some.
 fn replay(pair: &mut Pair, is_mismatched: impl Fn(&Pair) -> Result<bool>) -> (StartOutcome, bool) {
-    let stalls = Stalls::watch();
     for node in &mut pair.nodes {
         node.start().unwrap();
     }
     let known = eventually(LIMIT, "both nodes are known to ZooKeeper", || is_mismatched(pair));
     let mismatched = known.unwrap();
-    (end(pair, mismatched, &stalls), mismatched)
+    (end(pair, mismatched), mismatched)
 }
 
 /// Hears the alarms, or that there are none; ends both nodes; judges.
-fn end(pair: &mut Pair, mismatched: bool, stalls: &Stalls) -> StartOutcome {
+fn end(pair: &mut Pair, mismatched: bool) -> StartOutcome {
     eventually(LIMIT, "both nodes have met and have contact", || {
         for node in &pair.nodes {
             let role = node.admin().get_json("/role")?;
@@ -168,7 +165,7 @@ fn end(pair: &mut Pair, mismatched: bool, stalls: &Stalls) -> StartOutcome {
     .unwrap();
     if mismatched {
         // Alarms that never come are told below, with the journals.
-        let _ = eventually(ALARM_LIMIT * 2, "all alarms", || all_alarms(pair));
+        let _ = eventually(ALARM_LIMIT, "all alarms", || all_alarms(pair));
     } else {
         pair.wait_for_master(LIMIT).unwrap();
         throughout(ALARM_LIMIT / 2, "no alarm", || no_alarm(pair)).unwrap();
@@ -176,7 +173,7 @@ fn end(pair: &mut Pair, mismatched: bool, stalls: &Stalls) -> StartOutcome {
     for node in &mut pair.nodes {
         node.stop(LIMIT).unwrap();
     }
-    judge(pair, mismatched, stalls.worst()).unwrap()
+    judge(pair, mismatched).unwrap()
 }
 
 fn all_alarms(pair: &Pair) -> Result<()> {
@@ -195,8 +192,7 @@ fn no_alarm(pair: &Pair) -> Result<()> {
     Ok(())
 }
 
-/// `stalled`: so long everybody may have been later, as the machine stood still.
-fn judge(pair: &Pair, mismatched: bool, stalled: Duration) -> Result<StartOutcome> {
+fn judge(pair: &Pair, mismatched: bool) -> Result<StartOutcome> {
     let mut outcome = StartOutcome { mismatched, ..StartOutcome::default() };
     let journals = [Journal::read(&pair.nodes[0])?, Journal::read(&pair.nodes[1])?];
     let both = |event, text| -> Result<[i64; 2]> {
@@ -210,14 +206,14 @@ fn judge(pair: &Pair, mismatched: bool, stalled: Duration) -> Result<StartOutcom
     outcome.masters = gates.iter().map(|g| format!("{}{}", g.node, g.epoch)).collect();
     outcome.masters.dedup();
     outcome.together = together_since(seen_ns, gates);
-    if outcome.together > PING_INTERVAL + SCHEDULING.max(stalled) {
+    if outcome.together > PING_INTERVAL + SCHEDULING {
         outcome.troubles.push(format!("two masters for {:?}", outcome.together));
     }
     for (journal, node) in journals.iter().zip(["a", "b"]) {
         for name in ALARMS {
             let after = journal.alerted(name)?.map(|at_ns| since(conflict_ns, at_ns));
             outcome.alarms.insert(format!("{node} {name}"), after);
-            let in_time = after.is_some_and(|after| after <= ALARM_LIMIT + stalled);
+            let in_time = after.is_some_and(|after| after <= ALARM_LIMIT);
             if in_time != mismatched {
                 let should = if mismatched { "should" } else { "should not" };
                 outcome.troubles.push(format!("{node} {should} raise {name}: after {after:?}"));

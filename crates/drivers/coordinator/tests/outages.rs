@@ -145,7 +145,7 @@ async fn a_server_that_never_answers_does_not_keep_the_others_from_being_tried()
         let started = Instant::now();
         node.open().await;
         let took = started.elapsed();
-        assert!(took < T / 3 + Duration::from_secs(3), "{took:?}");
+        assert!(took < T / 3 + Duration::from_secs(1), "{took:?}");
         node.look().await;
     }
 }

@@ -447,21 +447,8 @@ async fn a_storm_of_garbage_does_not_keep_answers_waiting() {
     let peer = Side::new(identity("trade", "b"), nowhere()).answering();
     let mut us = Side::new(identity("trade", "a"), peer.address);
     assert!(matches!(us.dialled().await, Fact::LinkOpened { .. }));
-    // A machine that others use too may spoil a round, not each.
-    let mut rounds = Vec::new();
-    for round in 0..3 {
-        let worst = worst_ping_in_a_storm(&mut us, peer.address, round * 10_000).await;
-        if worst < Duration::from_millis(200) {
-            return;
-        }
-        rounds.push(worst);
-    }
-    panic!("not within the time-out of a ping: {rounds:?}");
-}
-
-/// The longest of the pings from this number on, while garbage comes for a second.
-async fn worst_ping_in_a_storm(us: &mut Side, address: SocketAddr, from: u64) -> Duration {
     let until = Instant::now() + Duration::from_secs(1);
+    let address = peer.address;
     let storm = std::thread::spawn(move || {
         let mut connections = 0;
         while Instant::now() < until {
@@ -476,7 +463,7 @@ async fn worst_ping_in_a_storm(us: &mut Side, address: SocketAddr, from: u64) ->
     let mut took = Vec::new();
     while Instant::now() < until {
         let asked = Instant::now();
-        us.ping(from + took.len() as u64 + 1).await;
+        us.ping(took.len() as u64 + 1).await;
         took.push(asked.elapsed());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -484,7 +471,7 @@ async fn worst_ping_in_a_storm(us: &mut Side, address: SocketAddr, from: u64) ->
     took.sort_unstable();
     let (median, worst) = (took[took.len() / 2], took[took.len() - 1]);
     println!("{connections} garbage connections in 1 s: ping median {median:?}, worst {worst:?}");
-    worst
+    assert!(worst < Duration::from_millis(200), "within the time-out of a ping: {took:?}");
 }
 
 #[tokio::test]

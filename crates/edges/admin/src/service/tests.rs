@@ -656,7 +656,7 @@ async fn lookup_answers_at_once_among_a_thousand_slow_connections_and_busy_cores
     let ready = Arc::new(std::sync::Barrier::new(2));
     let attack = tokio::spawn(be_slow(served.address, Arc::clone(&ready)));
     tokio::task::spawn_blocking(move || ready.wait()).await.unwrap();
-    at_once(&served, "1,000 slow").await;
+    let slow = lookups(&served, 300).await;
     // Business that has taken all cores.
     let busy = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let cores = std::thread::available_parallelism().unwrap().get();
@@ -670,25 +670,16 @@ async fn lookup_answers_at_once_among_a_thousand_slow_connections_and_busy_cores
             })
         })
         .collect();
-    at_once(&served, "and busy cores").await;
+    let burning = lookups(&served, 300).await;
     busy.store(false, std::sync::atomic::Ordering::Relaxed);
     burners.into_iter().for_each(|burner| burner.join().unwrap());
     attack.abort();
-}
-
-/// Most lookups are answered at once. A machine that others use too may spoil a round, not each.
-async fn at_once(served: &Served, what: &str) {
-    let mut rounds = Vec::new();
-    for _ in 0..3 {
-        let times = lookups(served, 300).await;
+    for (what, times) in [("1,000 slow", slow), ("and busy cores", burning)] {
         let (middle, high, worst) = (times[150], times[285], times[299]);
         println!("{what}: median {middle:?}, 95 % {high:?}, worst {worst:?}");
-        if high < Duration::from_millis(50) {
-            return;
-        }
-        rounds.push(high);
+        // The worst of a machine that others use too says nothing.
+        assert!(high < Duration::from_millis(50), "{what}: 95 % within {high:?}");
     }
-    panic!("{what}: 95 % within {rounds:?}");
 }
 
 #[tokio::test]
